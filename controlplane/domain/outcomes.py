@@ -1,0 +1,135 @@
+"""How things end: verdicts of verification, states of runs and incidents, answers of the guard."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+class Verdict(StrEnum):
+    """Whether the service level came back after a run."""
+
+    RECOVERED = "recovered"
+    NOT_RECOVERED = "not_recovered"
+    WORSE = "worse"
+    UNKNOWN = "unknown"
+
+
+class RunState(StrEnum):
+    """States of a durable run; the last five are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+    CANCELLED = "cancelled"
+    NEEDS_HUMAN = "needs_human"
+
+    @property
+    def is_final(self) -> bool:
+        """True when the run will never act again."""
+        return self not in (RunState.QUEUED, RunState.RUNNING, RunState.WAITING)
+
+
+class Gate(StrEnum):
+    """The guard's gates, in the order they are asked."""
+
+    KILL_SWITCH = "kill_switch"
+    MODE = "mode"
+    RESOLVED = "resolved"
+    FRESHNESS = "freshness"
+    SILENCE = "silence"
+    IN_FLIGHT = "in_flight"
+    COOLDOWN = "cooldown"
+    RATE_LIMIT = "rate_limit"
+    BLAST_RADIUS = "blast_radius"
+
+
+@dataclass(frozen=True, slots=True)
+class GateAnswer:
+    """One gate's answer: passed or not, the sentence an operator reads, the numbers behind it."""
+
+    gate: Gate
+    is_passed: bool
+    sentence: str
+    numbers: Mapping[str, Json] = field(default_factory=dict[str, Json])
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Every gate passed."""
+
+    answers: tuple[GateAnswer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """A gate refused; `answers` holds those asked up to and including it."""
+
+    gate: Gate
+    sentence: str
+    answers: tuple[GateAnswer, ...]
+
+
+class HoldReason(StrEnum):
+    """Why decide proposes nothing for an incident now."""
+
+    NO_POLICY = "no policy matches"
+    HOLDING = "condition has not held long enough"
+    RUN_IN_FLIGHT = "a run is in flight"
+    NOT_A_BOOL = "the policy's condition did not give true or false"
+    OBSERVING = "mode is observe"
+    ESCALATED = "handed to a person"
+    INVALID_PLAN = "the plan cannot be drafted"
+    ATTEMPTS_SPENT = "the attempts are spent"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Nothing is done now, and why."""
+
+    reason: HoldReason
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Verification came to a verdict. `has_control` says whether untouched nodes were compared."""
+
+    verdict: Verdict
+    sentence: str
+    has_control: bool
+    evidence: Mapping[str, Json] = field(default_factory=dict[str, Json])
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """Too early to judge: ask again in `again_seconds`."""
+
+    sentence: str
+    again_seconds: float
+
+
+Verification = Judged | Watching
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One stored answer of decide or guard about an incident or a request, so that `why not` can be asked."""
+
+    id: str
+    at: datetime
+    service: str
+    target: str
+    runbook: str
+    outcome: str  # allowed, denied, held
+    sentence: str
+    incident_id: str | None = None
+    policy: str | None = None
+    plan_id: str | None = None
+    run_id: str | None = None
+    answers: tuple[GateAnswer, ...] = ()

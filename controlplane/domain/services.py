@@ -1,0 +1,81 @@
+"""Services under management: what is promised, how their metrics are found, which pools carry them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from controlplane.domain import errors
+from controlplane.domain import signals as sig
+
+
+@dataclass(frozen=True, slots=True)
+class Objectives:
+    """What the service promises. Latency is the 99th percentile of whole requests, in seconds."""
+
+    latency_p99_seconds: float = 1.5
+    success_ratio: float = 0.995
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Levels at which the shipped rules alert; units are in the names (REQUIREMENTS D5 holds the defaults)."""
+
+    latency_p99_warning_seconds: float = 0.5
+    pending_requests: float = 100.0
+    qps: tuple[float, ...] = (5000.0, 8000.0)
+    server_error_ratio: float = 0.01
+    gpu_utilization_ratio: float = 0.9
+    gpu_memory_used_ratio: float = 0.9
+    cpu_usage_ratio: float = 0.85
+    gateway_load_ratio: float = 0.8
+    cache_wrong_ratio: float = 0.01
+    cache_hit_drop_ratio: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A group of nodes that one actuator grows and shrinks."""
+
+    name: str
+    actuator: str
+    min: int
+    max: int
+    queue_depth_per_node: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One managed service; `selector` are Prometheus label matchers, `profile` names the engine's metric names."""
+
+    name: str
+    profile: str
+    selector: Mapping[str, str]
+    objectives: Objectives = field(default_factory=Objectives)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    pools: tuple[Pool, ...] = ()
+
+    @property
+    def min_ready(self) -> int:
+        """How many nodes must stay in service, over all pools."""
+        return sum(pool.min for pool in self.pools)
+
+    def limit(self, signal: str) -> sig.Limit:
+        """Return the healthy band of `signal`, from the objectives and thresholds.
+
+        Raises InvalidInputError for a signal without a stated limit: nobody can verify recovery of it.
+        """
+        found = self._limits().get(signal)
+        if found is None:
+            raise errors.InvalidInputError(f"service {self.name} states no limit for signal {signal!r}")
+        return found
+
+    def _limits(self) -> Mapping[str, sig.Limit]:
+        limits = (
+            sig.Limit("latency_p99", at_most=self.objectives.latency_p99_seconds),
+            sig.Limit("success_ratio", at_least=self.objectives.success_ratio),
+            sig.Limit("server_error_ratio", at_most=self.thresholds.server_error_ratio),
+            sig.Limit("queue_depth", at_most=self.thresholds.pending_requests),
+            sig.Limit("cache_wrong_ratio", at_most=self.thresholds.cache_wrong_ratio),
+            sig.Limit("gpu_memory_used_ratio", at_most=self.thresholds.gpu_memory_used_ratio),
+            sig.Limit("cpu_usage_ratio", at_most=self.thresholds.cpu_usage_ratio),
+        )
+        return {limit.signal: limit for limit in limits}
