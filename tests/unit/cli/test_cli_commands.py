@@ -1,0 +1,489 @@
+"""The commands against a real server over fakes: what they print, and how they exit."""
+
+import json
+import sys
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fastapi
+import pytest
+import yaml
+
+from controlplane.api import house, rights
+from controlplane.cli import client, failures, main, options, state
+from controlplane.cli.commands import auth, doctor
+from controlplane.domain import outcomes, runs
+from tests.support import api
+
+Recovered = (outcomes.RunState.SUCCEEDED, outcomes.Verdict.RECOVERED, "p99 back in its band after 4 s")
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def fakes() -> api.Fakes:
+    return api.Fakes(api.system_clock())
+
+
+@pytest.fixture(scope="module")
+def served() -> Generator[tuple[fastapi.FastAPI, str]]:
+    """One server for all tests here; each puts its own house behind it."""
+    application = api.app.create_app(api.Fakes(api.system_clock()).house())
+    with api.serving(application) as url:
+        yield application, url
+
+
+@pytest.fixture
+def address(served: tuple[fastapi.FastAPI, str], fakes: api.Fakes) -> str:
+    application, url = served
+    application.state.house = fakes.house()
+    return url
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    """The command line with nothing of this machine around it."""
+    for variable in ("DSCTL_SERVER", "DSCTL_TOKEN", "DSCTL_TOKEN_FILE", "DSCTL_CONTEXT"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("DSCTL_DATA_DIR", str(tmp_path / "data"))
+
+    def call(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["dsctl", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main.run()
+        seen = capsys.readouterr()
+        return Result(int(ended.value.code or 0), seen.out, seen.err)
+
+    return call
+
+
+@pytest.fixture
+def cli(bare: Cli, address: str, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    monkeypatch.setenv("DSCTL_SERVER", address)
+    monkeypatch.setenv("DSCTL_TOKEN", "token-admin")
+    return bare
+
+
+def test_remediate_shows_asks_nothing_with_yes_and_ends_with_the_verdict(cli: Cli, fakes: api.Fakes) -> None:
+    """One command shows the difference, orders what it showed, follows it, and exits 0 when it recovered."""
+    fakes.remediator.ends = Recovered
+    done = cli("remediate", "flush-cache", "--node", "n1", "--yes", "--reason", "wrong answers", "--input", "tier=l1")
+    assert (done.code, done.err) == (0, "")
+    for part in ("chat/n1  cache entries  12", "kill_switch  pass", "flushed 12 entries", "verdict recovered"):
+        assert part in done.out
+    asked = fakes.remediator.requests[0]
+    assert (asked.requested_by, asked.reason, asked.inputs) == ("admin", "wrong answers", {"tier": "l1"})
+    assert asked.dedup_key is not None
+
+
+def test_dry_run_prints_the_difference_and_does_nothing(cli: Cli, fakes: api.Fakes) -> None:
+    """--dry-run changes nothing and asks nothing; as JSON it is the API's preview."""
+    shown = cli("remediate", "flush-cache", "--node", "chat/n1", "--dry-run")
+    as_json = cli("remediate", "flush-cache", "--node", "n1", "--service", "chat", "--dry-run", "-o", "json")
+    assert (shown.code, as_json.code) == (0, 0)
+    assert "TARGET   WHAT           BEFORE  AFTER\nchat/n1  cache entries  12      0" in shown.out
+    assert json.loads(as_json.out)["plan"]["changes"][0]["after"] == 0
+    assert fakes.remediator.requests == []
+
+
+def test_without_a_terminal_nothing_is_done_unasked(cli: Cli, fakes: api.Fakes) -> None:
+    """Without --yes and without somebody to ask, the command refuses and says how to go on."""
+    refused = cli("remediate", "flush-cache", "--node", "n1")
+    assert refused.code == failures.Exit.USAGE
+    assert "--yes" in refused.err
+    assert fakes.remediator.requests == []
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("yes\n", 0), ("n\n", 1), ("\n", 1), ("", 1)])
+def test_only_yes_is_yes(cli: Cli, fakes: api.Fakes, monkeypatch: pytest.MonkeyPatch, answer: str, code: int) -> None:
+    """On a terminal the question names runbook and target, and anything but yes does nothing."""
+
+    class Terminal:
+        def isatty(self) -> bool:
+            return True
+
+        def readline(self) -> str:
+            return answer
+
+    fakes.remediator.ends = Recovered
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    done = cli("remediate", "flush-cache", "--node", "n1")
+    assert done.code == code
+    assert "Carry out flush-cache on chat/n1? [y/N]" in done.err
+    assert bool(fakes.remediator.requests) is (code == 0)
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        (Recovered, 0),
+        ((outcomes.RunState.FAILED, outcomes.Verdict.NOT_RECOVERED, "still wrong"), 8),
+        ((outcomes.RunState.NEEDS_HUMAN, None, "look at n1"), 8),
+        ((outcomes.RunState.CANCELLED, None, "stopped"), 8),
+        ((outcomes.RunState.ROLLED_BACK, outcomes.Verdict.WORSE, "undone"), 9),
+    ],
+)
+def test_exit_code_says_how_the_run_ended(
+    cli: Cli, fakes: api.Fakes, ending: tuple[outcomes.RunState, outcomes.Verdict | None, str], code: int
+) -> None:
+    """Scripts tell recovered, failed and rolled back apart; JSON is one document on standard output."""
+    fakes.remediator.ends = ending
+    done = cli("remediate", "flush-cache", "--node", "n1", "--yes", "-o", "json")
+    assert done.code == code
+    assert json.loads(done.out)["state"] == ending[0].value
+
+
+def test_refusal_exits_6_with_the_reason(cli: Cli, fakes: api.Fakes) -> None:
+    """The guard's no is told apart from errors, before asking and, with --yes, by the server, which keeps it."""
+    fakes.remediator.denied = api.DENIED
+    unasked = cli("remediate", "flush-cache", "--node", "n1")
+    assert (unasked.code, fakes.remediator.requests) == (6, [])
+    ordered = cli("remediate", "flush-cache", "--node", "n1", "--yes", "-o", "json")
+    assert ordered.code == 6
+    assert len(fakes.remediator.requests) == 1
+    error = json.loads(ordered.err.splitlines()[-1])["error"]
+    assert (error["code"], "cooldown 300 s" in error["message"]) == ("refused", True)
+
+
+def test_plan_that_changed_in_between_does_not_run(cli: Cli, fakes: api.Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was shown is what runs: otherwise the command ends with a conflict."""
+
+    def confirm(question: str, settings: state.State) -> None:
+        fakes.remediator.version = "2"
+
+    monkeypatch.setattr(options, "confirm", confirm)
+    done = cli("remediate", "flush-cache", "--node", "n1")
+    assert done.code == 1
+    assert "no longer the one" in done.err
+    assert fakes.runs.rows == {}
+
+
+def test_wait_that_times_out_says_that_the_run_goes_on(cli: Cli, fakes: api.Fakes) -> None:
+    """Exit 7 after the time given; the run is left alone and its id is told."""
+    done = cli("remediate", "flush-cache", "--node", "n1", "--yes", "--wait-timeout", "0.2s")
+    (run_id,) = fakes.runs.rows
+    assert done.code == 7
+    assert f"dsctl runs watch {run_id}" in done.err
+    assert fakes.runs.cancelled == []
+
+
+def test_no_wait_prints_the_id(cli: Cli, fakes: api.Fakes) -> None:
+    """--no-wait ends at once; -o name prints nothing but the id."""
+    done = cli("remediate", "flush-cache", "--service", "chat", "--yes", "--no-wait", "-o", "name")
+    (run_id,) = fakes.runs.rows
+    assert (done.code, done.out) == (0, f"{run_id}\n")
+
+
+def test_watch_prints_events_as_they_come(cli: Cli, fakes: api.Fakes) -> None:
+    """Events that happen while one watches are shown, in order, and the end is the exit code."""
+    run = fakes.runs.add(fakes.remediator.plan(api.plans.PlanRequest("flush-cache", "chat", "n1", "me")))
+
+    def happen() -> None:
+        fakes.runs.event(run.id, runs.RunEventKind.STEP_STARTED, "flush")
+        fakes.runs.end(run.id, *Recovered)
+
+    timer = threading.Timer(0.3, happen)
+    timer.start()
+    done = cli("runs", "watch", run.id)
+    timer.join()
+    assert done.code == 0
+    kinds = [line.split()[1] for line in done.out.splitlines()[:-1]]
+    assert kinds == ["submitted", "step_started", "ended"]
+
+
+def test_watching_survives_a_server_that_is_away(cli: Cli, fakes: api.Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restart of the server in the middle is waited for, not an error."""
+    run = fakes.runs.add(fakes.remediator.plan(api.plans.PlanRequest("flush-cache", "chat", "n1", "me")))
+    calls: list[str] = []
+    real = client.Client.get
+
+    def flaky(self: client.Client, path: str, *rest: Any, **named: Any) -> Any:
+        calls.append(path)
+        if len(calls) == 2:
+            raise failures.UnreachableError("connection refused", code="unreachable")
+        if len(calls) == 3:
+            fakes.runs.end(run.id, *Recovered)
+        return real(self, path, *rest, **named)
+
+    monkeypatch.setattr(client.Client, "get", flaky)
+    done = cli("runs", "watch", run.id)
+    assert done.code == 0
+    assert "trying on" in done.err
+    assert "verdict recovered" in done.out
+
+
+def test_interrupted_watching_says_that_the_run_goes_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends the watching with 130 and names the command that stops the run."""
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client.Client, "get", interrupted)
+    done = cli("runs", "watch", "run_1")
+    assert done.code == 130
+    assert "dsctl runs cancel run_1" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("remediate", "flush-cache", "--yes"), 2, "--service SERVICE or --node NODE"),
+        (("remediate", "flush-cache", "--node", "n9", "--yes"), 5, "dsctl nodes list"),
+        (("remediate", "flush-cache", "--node", "chat/n1", "--service", "other"), 2, "different services"),
+        (("remediate", "nope", "--node", "n1", "--yes"), 5, "did you mean 'flush-cache'?"),
+        (("remediate", "flush-cache", "--node", "n1", "--input", "tier"), 2, "name=value"),
+        (("remediate", "flush-cache", "--node", "n1", "--input", "a=1", "--input", "a=2"), 2, "given twice"),
+        (("remediate", "flush-cache", "--node", "n1", "--wait-timeout", "soon"), 2, "not a duration"),
+        (("runs", "get", "run_0"), 5, "run_0"),
+        (("runs", "get", "../tokens"), 5, "No such path"),
+        (("runs", "list", "--status", "asleep"), 1, "state"),
+        (("runbooks", "validate", "missing.yaml"), 2, "missing.yaml"),
+        (("nodes", "nonsense"), 2, "No such command"),
+    ],
+)
+def test_mistakes_are_told_with_a_way_on(cli: Cli, arguments: tuple[str, ...], code: int, says: str) -> None:
+    """Each mistake has its exit code and a sentence on standard error; standard output stays empty."""
+    done = cli(*arguments)
+    assert (done.code, done.out) == (code, "")
+    assert says in done.err
+
+
+def test_node_name_in_two_services_must_be_told_apart(cli: Cli, fakes: api.Fakes) -> None:
+    """A name that several services use is an error that lists them, never a guess."""
+    assert fakes.feed.fleet is not None
+    chat = fakes.feed.fleet.services["chat"]
+    node = api.replace(chat.nodes["n1"], service="code")
+    code = api.windows.ServiceView("code", {}, {"n1": node})
+    fakes.feed.fleet = api.windows.FleetView(fakes.feed.fleet.at, {"chat": chat, "code": code})
+    done = cli("remediate", "flush-cache", "--node", "n1", "--yes")
+    assert done.code == 2
+    assert "chat, code" in done.err
+    assert "chat/n1" in done.err
+
+
+async def test_incidents_and_their_timeline(cli: Cli, fakes: api.Fakes) -> None:
+    """Lists start with NAME and end with AGE; details and timeline speak the loop's own sentences."""
+    await fakes.incidents.save(api.incident(), "opened by alert:CacheWrong")
+    listed, one = cli("incidents", "list"), cli("incidents", "get", "inc_1")
+    timeline, as_yaml = cli("incidents", "timeline", "inc_1"), cli("incidents", "list", "-o", "yaml")
+    heading = listed.out.splitlines()[0].split()
+    assert (heading[0], heading[-1]) == ("NAME", "AGE")
+    assert "chat/n1" in listed.out
+    assert "wrong answers from the cache of n1" in one.out
+    assert timeline.out.endswith("opened by alert:CacheWrong\n")
+    assert yaml.safe_load(as_yaml.out)["items"][0]["id"] == "inc_1"
+
+
+async def test_text_from_the_fleet_cannot_steer_the_terminal(cli: Cli, fakes: api.Fakes) -> None:
+    """Escape sequences in an incident's sentence are made harmless in tables and in JSON."""
+    evil = api.replace(api.incident(), sentence="ok\x1b]0;owned\x07\x9b2J\nroot")
+    await fakes.incidents.save(evil, "note \x1b[2J")
+    for arguments in (("list",), ("get", "inc_1"), ("timeline", "inc_1"), ("list", "-o", "json")):
+        shown = cli("incidents", *arguments).out
+        assert not set("\x1b\x07\x9b") & set(shown)
+
+
+def test_nodes_say_what_is_unknown(cli: Cli) -> None:
+    """A node nobody can read is neither up nor down; its signals name the reason."""
+    listed, one = cli("nodes", "list"), cli("nodes", "get", "n2")
+    rows = {line.split()[0]: line.split() for line in listed.out.splitlines()[1:]}
+    assert (rows["n1"][2], rows["n2"][2], rows["n2"][4]) == ("yes", "-", "0/1")
+    assert "last scrape is too old" in one.out
+    assert cli("nodes", "list", "-o", "name").out == "chat/n1\nchat/n2\n"
+
+
+def test_runs_list_events_and_cancel(cli: Cli, fakes: api.Fakes) -> None:
+    """A run can be listed, read and asked to stop under one's own name."""
+    run = fakes.runs.add(fakes.remediator.plan(api.plans.PlanRequest("flush-cache", "chat", "n1", "me")))
+    assert run.id in cli("runs", "list", "--status", "unfinished").out
+    assert "submitted" in cli("runs", "events", run.id).out
+    assert "asked for by me" in cli("runs", "get", run.id).out
+    assert cli("runs", "cancel", run.id, "--reason", "wrong node").code == 0
+    assert fakes.runs.cancelled == [(run.id, "admin (wrong node)")]
+
+
+def test_kill_switch(cli: Cli, fakes: api.Fakes) -> None:
+    """Pausing needs a reason, shows who holds the brake, and is released."""
+    assert cli("automation", "pause").code == 2
+    assert "automation is paused" in cli("automation", "pause", "--reason", "network change").out
+    assert "network change" in cli("automation", "status").out
+    assert cli("automation", "resume").out == "automation is active\n"
+    assert fakes.automation.brakes == {}
+
+
+def test_runbooks_are_listed_read_and_checked(cli: Cli, tmp_path: Path) -> None:
+    """The text of a runbook is printed as it is; a wrong file is refused with its line."""
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text("kind: Runbook\n", encoding="utf-8")
+    bad.write_text("kind: Poem\n", encoding="utf-8")
+    assert "Empty a cache" in cli("runbooks", "list").out
+    assert cli("runbooks", "get", "flush-cache").out == "kind: Runbook\n"
+    assert "is a valid runbook" in cli("runbooks", "validate", str(good)).out
+    refused = cli("runbooks", "validate", str(bad))
+    assert (refused.code, "bad.yaml:1" in refused.err) == (1, True)
+
+
+def test_tokens_are_printed_alone_and_revoked(cli: Cli, fakes: api.Fakes) -> None:
+    """Standard output holds the secret and nothing else, so that it can go into a file."""
+    made = cli("auth", "token", "create", "ci", "--role", "viewer", "--expires", "30d")
+    assert made.out == "token-ci\n"
+    assert fakes.tokens.rows["ci"].expires_at is not None
+    listed = cli("auth", "token", "list")
+    assert "token-ci" not in listed.out
+    assert cli("auth", "token", "revoke", "ci").code == 0
+    assert cli("auth", "token", "revoke", "ci").code == 5
+    assert cli("auth", "whoami").out == "admin (admin)\n"
+
+
+def test_doctor_says_what_is_wrong_and_what_to_do(cli: Cli, fakes: api.Fakes) -> None:
+    """Every dependency, the loop and each service's signals have a line, and problems have a hint."""
+    fakes.readiness.checks.append(
+        house.Check("alertmanager", is_ok=False, detail="connection refused", hint="Start Alertmanager.")
+    )
+    done = cli("doctor")
+    assert done.code == 1
+    for part in ("token", "admin (admin)", "connection refused", "alertmanager: Start Alertmanager."):
+        assert part in done.out
+    assert "1 of 3 found; queue_depth partial, success_ratio missing" in done.out
+    fakes.readiness.checks.pop()
+    assert cli("doctor", "-o", "json").code == 0
+
+
+def test_doctor_without_server_or_token(bare: Cli, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is not there and a token that is not valid are told apart."""
+    monkeypatch.setenv("DSCTL_SERVER", "http://127.0.0.1:1")
+    away = bare("doctor", "-o", "json")
+    monkeypatch.setenv("DSCTL_SERVER", address)
+    monkeypatch.setenv("DSCTL_TOKEN", "token-nobody")
+    stranger = bare("doctor", "-o", "json")
+    assert json.loads(away.out)["items"][-1]["name"] == "server"
+    assert json.loads(stranger.out)["items"][-1]["name"] == "token"
+    assert (away.code, stranger.code) == (1, 1)
+
+
+def test_doctor_notices_packages_from_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Another distribution's `actions` in front of ours is a failed check that names both places."""
+    assert doctor.check_packages().state in {"ok", "warn"}
+    stray = tmp_path / "actions"
+    stray.mkdir()
+    (stray / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "actions", raising=False)
+    check = doctor.check_packages()
+    assert (check.state, f"actions from {tmp_path}" in check.detail) == ("fail", True)
+
+
+def test_unreachable_server_is_an_error_with_a_hint(bare: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server is exit 1, in the form asked for."""
+    monkeypatch.setenv("DSCTL_SERVER", "http://127.0.0.1:1")
+    plain, as_json = bare("runs", "list"), bare("runs", "list", "-o", "json")
+    assert (plain.code, plain.out) == (1, "")
+    assert "hint:  Is the server up" in plain.err
+    assert json.loads(as_json.err)["error"]["code"] == "unreachable"
+
+
+def test_missing_and_weak_tokens_exit_4(bare: Cli, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not being known and not being allowed are the same code, with different sentences."""
+    monkeypatch.setenv("DSCTL_SERVER", address)
+    nobody = bare("runs", "list")
+    monkeypatch.setenv("DSCTL_TOKEN", "token-viewer")
+    weak = bare("automation", "pause", "--reason", "x")
+    assert (nobody.code, weak.code) == (4, 4)
+    assert "viewer" in weak.err
+
+
+def test_server_and_token_are_found_in_order(
+    bare: Cli, address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Default token of this machine < context < environment < flag."""
+    data, config = tmp_path / "data", tmp_path / "config" / "dsctl"
+    data.mkdir()
+    config.mkdir(parents=True)
+    for role in ("viewer", "operator", "approver", "admin"):
+        (tmp_path / role).write_text(f"token-{role}\n", encoding="utf-8")
+    (data / "admin-token").write_text("token-admin\n", encoding="utf-8")
+    assert bare("--server", address, "auth", "whoami").out == "admin (admin)\n"
+    (config / "config.toml").write_text(
+        f'current = "here"\n[contexts.here]\nserver = "{address}"\ntoken_file = "{tmp_path}/viewer"\n',
+        encoding="utf-8",
+    )
+    assert bare("auth", "whoami").out == "viewer (viewer)\n"
+    monkeypatch.setenv("DSCTL_TOKEN_FILE", str(tmp_path / "operator"))
+    assert bare("auth", "whoami").out == "operator (operator)\n"
+    assert bare("--token-file", str(tmp_path / "approver"), "auth", "whoami").out == "approver (approver)\n"
+    assert bare("--context", "nowhere", "auth", "whoami").code == 2
+    assert bare("--token-file", str(tmp_path / "missing"), "auth", "whoami").code == 4
+    assert bare("--server", "localhost:8090", "auth", "whoami").code == 2
+
+
+def test_rules_are_printed_from_a_services_file(bare: Cli, tmp_path: Path) -> None:
+    """The rules need no server; a missing file is told with the option that names another."""
+    path = tmp_path / "s.yaml"
+    path.write_text("services: [{name: chat, profile: dsctl, selector: {service: chat}}]\n", encoding="utf-8")
+    written, missing = bare("alerts", "rules", "--services", str(path)), bare("alerts", "rules", "--services", "nope")
+    groups = [group["name"] for group in yaml.safe_load(written.out)["groups"]]
+    assert groups[0] == "dsctl-chat"
+    assert (missing.code, "--services FILE" in missing.err) == (5, True)
+
+
+def test_broken_settings_stop_the_server_with_the_line(bare: Cli, tmp_path: Path) -> None:
+    """`server check-config` refuses a wrong file before anything is built, as `start` does."""
+    path = tmp_path / "dsctl.yaml"
+    path.write_text("mode: yolo\n", encoding="utf-8")
+    for verb in ("check-config", "start"):
+        done = bare("server", verb, "--config", str(path))
+        assert done.code == 2
+        assert f"{path}:1" in done.err
+
+
+def test_order_is_sent_again_under_the_same_key(cli: Cli, fakes: api.Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that breaks after the order was taken makes no second run."""
+    fakes.remediator.ends = Recovered
+    real = client.Client._call
+    broken: list[str] = []
+
+    def call(self: client.Client, method: str, path: str, *rest: Any) -> Any:
+        answer = real(self, method, path, *rest)
+        if path == "/runs" and not broken:
+            broken.append(path)
+            raise failures.UnreachableError("connection reset", code="unreachable")
+        return answer
+
+    monkeypatch.setattr(client.Client, "_call", call)
+    done = cli("remediate", "flush-cache", "--node", "n1", "--yes")
+    assert done.code == 0
+    assert (len(broken), len(fakes.runs.rows)) == (1, 1)
+
+
+def test_answers_that_are_not_ours_are_told() -> None:
+    """A proxy's HTML page is an error that says so, not a traceback."""
+    with pytest.raises(failures.CliError, match="not JSON"):
+        client._understood(502, b"<html>")
+
+
+def test_roles_are_those_of_the_api() -> None:
+    """The command line's list of roles is the API's."""
+    assert [role.value for role in auth.Role] == [role.value for role in rights.Role]
+
+
+def test_every_exit_code_has_a_meaning() -> None:
+    """The table in the documentation names each code."""
+    assert set(failures.MEANINGS) == set(failures.Exit)
+
+
+def test_errors_of_the_house_keep_their_kind() -> None:
+    """A problem's slug is the error's code for scripts."""
+    with pytest.raises(failures.CliError) as caught:
+        client._understood(503, json.dumps({"type": "urn:dsctl:problem:overloaded", "detail": "full"}).encode())
+    assert (caught.value.code, caught.value.exit_code) == ("overloaded", failures.Exit.ERROR)
