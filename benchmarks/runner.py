@@ -1,0 +1,102 @@
+"""Runs one benchmark by name: progress to standard error, one JSON object as the last line of standard output.
+
+A benchmark measures, together with what it is compared with, in one run; it never judges its figures, so that it ends
+with status 0 whatever they are. Each is a module of this package with a function `measure(context)` that returns the
+figures; it is imported only when it is asked for. Plain functions; a benchmark may be whatever it needs.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+Figure = None | bool | int | float | str | list["Figure"] | dict[str, "Figure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One entry: the module that measures, what it is about, and the keys that its figures must have."""
+
+    module: str
+    summary: str
+    keys: tuple[str, ...]
+    needs_data: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a benchmark is given: the folder to read data from, if any, and where to say how far it is."""
+
+    data: Path | None
+    say: Callable[[str], None]
+
+
+# Empty until the first figure is worth keeping; a benchmark is added together with the module that measures it.
+BENCHMARKS: Mapping[str, Benchmark] = {}
+
+
+def main(arguments: Sequence[str], benchmarks: Mapping[str, Benchmark] = BENCHMARKS) -> int:
+    """Run what the command line asks for; 0 when it ran, 2 when the question was wrong."""
+    options = _parser(benchmarks).parse_args(arguments)
+    if options.list:
+        _list(benchmarks)
+        return 0
+    chosen = benchmarks.get(options.name)
+    if chosen is None:
+        sys.stderr.write(f"no benchmark {options.name!r}; there are: {', '.join(sorted(benchmarks)) or 'none yet'}\n")
+        return 2
+    if chosen.needs_data and options.data is None:
+        sys.stderr.write(f"{options.name} reads data: say where with --data DIR\n")
+        return 2
+    context = Context(options.data, _silent if options.json else _say)
+    figures = _measure(chosen, context)
+    sys.stdout.write(json.dumps({"benchmark": options.name, **figures}, allow_nan=False) + "\n")
+    return 0
+
+
+def _parser(benchmarks: Mapping[str, Benchmark]) -> argparse.ArgumentParser:
+    known = ", ".join(sorted(benchmarks)) or "none yet"
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure one thing.", epilog=f"NAME: {known}"
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("name", nargs="?", metavar="NAME")
+    what.add_argument("--list", action="store_true", help="list the benchmarks and end")
+    parser.add_argument("--data", type=_folder, metavar="DIR", help="folder with the data of benchmarks that read some")
+    parser.add_argument("--json", action="store_true", help="no progress, only the JSON line")
+    return parser
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a folder")
+    return path
+
+
+def _list(benchmarks: Mapping[str, Benchmark]) -> None:
+    for name, benchmark in sorted(benchmarks.items()):
+        sys.stdout.write(f"{name:12} {benchmark.summary}\n")
+    if not benchmarks:
+        sys.stderr.write("there is no benchmark yet\n")
+
+
+def _measure(benchmark: Benchmark, context: Context) -> dict[str, Figure]:
+    measure = cast("Callable[[Context], dict[str, Figure]]", importlib.import_module(benchmark.module).measure)
+    figures = measure(context)
+    missing = [key for key in benchmark.keys if key not in figures]
+    if missing:
+        raise KeyError(f"{benchmark.module} promises {', '.join(missing)} and did not measure it")
+    return figures
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def _silent(text: str) -> None:
+    del text

@@ -1,0 +1,173 @@
+"""`dsctl demo up`: a local fleet, trouble, and what becomes of it.
+
+Called by the command line, which passes plain values. Starts everything, plays the chosen stories one after the other,
+prints a table, writes demo-report.json into the working directory, and stops everything, whatever happened. Owns the
+event loop while it runs.
+"""
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from rich.console import Console
+
+from controlplane import clock
+from controlplane.demo import clients, configuration, constants, fleet, processes, report
+from controlplane.domain import errors, policies
+from controlplane.scenarios import remote, reports, runner, stories
+
+_INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
+
+
+def up(only: tuple[str, ...], mode: str, keep: bool, scenarios_all: bool) -> int:
+    """Play the scenarios named in `only` (all of them when empty) in mode `auto` or `observe`.
+
+    Returns 0 when each ended as it should: in auto mode recovered, in observe mode not recovered. With `keep` the fleet
+    stays until Ctrl-C. Raises NotFoundError and InvalidInputError for unknown names before anything is started.
+    """
+    chosen = stories.choose(only, every=scenarios_all)
+    if mode not in stories.BOTH:
+        raise errors.InvalidInputError(f"the demo plays in mode auto or observe, not {mode!r}", place="--mode")
+    _check_installed()
+    try:
+        return asyncio.run(_up(chosen, policies.Mode(mode), keep=keep))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.stderr.write("stopped; everything that was started has been ended\n")
+        return _INTERRUPTED
+
+
+def _check_installed() -> None:
+    """The node and the clients come with extras that a control plane does without."""
+    missing = [name for name in ("torch", "transformers", "locust") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise errors.GiveUpError(
+            f"the demo needs {', '.join(missing)}; install them with: pip install 'dsctl[node,load]'"
+        )
+
+
+@dataclass(slots=True)
+class _Stage:
+    """What a demo is made of. `is_kept` says that the folder stays, because its logs tell what went wrong."""
+
+    folder: Path
+    console: Console
+    clock: clock.SystemClock
+    processes: processes.Processes
+    started_at: float
+    is_kept: bool = True
+
+    @classmethod
+    def open(cls) -> "_Stage":
+        folder, time = Path(tempfile.mkdtemp(prefix="dsctl-demo-")), clock.SystemClock()
+        console = Console(highlight=False, soft_wrap=True)
+        return cls(folder, console, time, processes.Processes(folder, time), time.monotonic())
+
+    def say(self, text: str) -> None:
+        """Print a line with the time since the start."""
+        self.console.print(f"[{self.clock.monotonic() - self.started_at:6.1f} s] {text}", markup=False)
+
+    async def close(self) -> None:
+        """End every process, then the folder."""
+        await self.processes.stop_all()
+        if self.is_kept:
+            self.say(f"the files and logs of this demo are kept in {self.folder}")
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+async def _up(chosen: Sequence[stories.Story], mode: policies.Mode, *, keep: bool) -> int:
+    _end_on_sigterm()
+    stage = _Stage.open()
+    try:
+        results = await _perform(stage, chosen, mode, keep=keep)
+        stage.is_kept = not all(result.is_as_expected for result in results)
+    except asyncio.CancelledError:
+        stage.is_kept = False
+        raise
+    finally:
+        await asyncio.shield(stage.close())
+    return 0 if all(result.is_as_expected for result in results) else 1
+
+
+async def _perform(
+    stage: _Stage, chosen: Sequence[stories.Story], mode: policies.Mode, *, keep: bool
+) -> list[runner.ScenarioResult]:
+    files = configuration.Files.open(stage.folder)
+    local = fleet.LocalFleet(files, stage.processes, stage.say)
+    await local.start(mode)
+    results = await _play(stage, chosen, mode, local, files)
+    report.show(Console(highlight=False), results)
+    _write_report(mode, results)
+    stage.say(f"wrote {constants.REPORT}")
+    if keep:
+        stage.console.print(_invitation(files), markup=False)
+        with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is how it is meant to end
+            await asyncio.Event().wait()
+    return results
+
+
+def _end_on_sigterm() -> None:
+    """End on SIGTERM and on a closed terminal as on Ctrl-C: by cancelling, so that everything is stopped."""
+    task = cast("asyncio.Task[int]", asyncio.current_task())
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
+async def _play(
+    stage: _Stage,
+    chosen: Sequence[stories.Story],
+    mode: policies.Mode,
+    local: fleet.LocalFleet,
+    files: configuration.Files,
+) -> list[runner.ScenarioResult]:
+    def tell(line: runner.Progress) -> None:
+        stage.say(f"{line.scenario} {line.at_seconds:+6.1f} s  {line.text}")
+
+    load = clients.Clients(stage.processes, stage.folder)
+    results: list[runner.ScenarioResult] = []
+    async with remote.client(files.addresses.server, local.server_token()) as http:
+        player = runner.Runner(fleet=local, control=remote.Api(http), load=load, clock=stage.clock, tell=tell)
+        for story in chosen:
+            stage.say(f"{story.id}: {story.metadata.title} (mode {mode})")
+            spec = story.spec
+            seconds = spec.warm_seconds + spec.before_seconds + spec.window_seconds + constants.LOAD_MARGIN_SECONDS
+            await load.start(story, files.addresses.gateway, seconds)
+            results.append(await player.play(story, mode))
+            await load.stop()
+    return results
+
+
+def _write_report(mode: policies.Mode, results: Sequence[runner.ScenarioResult]) -> None:
+    text = json.dumps(reports.as_json(mode, results), indent=2, allow_nan=False)
+    Path(constants.REPORT).write_text(text + "\n", encoding="utf-8")
+
+
+def _invitation(files: configuration.Files) -> str:
+    """Return the addresses, and what can be tried."""
+    at = files.addresses
+    lines = [
+        "",
+        f"control plane  {at.server}",
+        f"gateway        {at.gateway}",
+        f"prometheus     {at.prometheus}",
+        f"alertmanager   {at.alertmanager}",
+        f"files, logs    {files.folder}",
+        "",
+        "Try, in another terminal:",
+        f"  export DSCTL_SERVER={at.server} DSCTL_TOKEN_FILE={files.server_token_file}",
+        "  dsctl incidents list",
+        f"  dsctl remediate flush-cache --service {constants.SERVICE} --node {constants.NODES[0]} --dry-run",
+        "  dsctl doctor",
+        "",
+        "Ctrl-C stops everything and removes the files.",
+    ]
+    return "\n".join(lines)

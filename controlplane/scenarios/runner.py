@@ -1,0 +1,248 @@
+"""Plays a story: waits, injects, watches the control plane and the clients, and says how it ended.
+
+Called by the demo and by acceptance tests, which pass the fleet, the control plane and the load as small ports. It never
+acts on the fleet other than by the story's injections, and never tells the control plane anything: what is detected is
+detected from metrics and alerts alone. Async; one story at a time; all time through the clock.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from controlplane.domain import errors, outcomes, policies, ports
+from controlplane.scenarios import judging, stories
+from controlplane.scenarios import samples as smp
+
+# How often the control plane is asked; the times that are reported come from its own records.
+_POLL_SECONDS = 0.5
+# How long the load may take to know its reference answers and send its first requests.
+_LOAD_READY_SECONDS = 60.0
+# An injection that outlives its story would be trouble without a cause; one cut short would heal by itself.
+_TTL_MARGIN_SECONDS = 60.0
+
+
+Say = Callable[[str], None]
+
+
+class Fleet(Protocol):
+    """Where faults are injected."""
+
+    async def inject(self, node: str, fault: str, params: dict[str, outcomes.Json], ttl_seconds: float) -> None:
+        """Switch a fault on; raises DsctlError when the node refuses or does not answer."""
+        ...
+
+    async def withdraw(self, node: str, fault: str) -> None:
+        """Switch it off; it is not an error when it is off already."""
+        ...
+
+
+class ControlPlane(Protocol):
+    """What the control plane shows to anybody who may read."""
+
+    async def seen(self, since: datetime) -> judging.Seen:
+        """Return the incidents and runs since then; raises RetryLaterError when it does not answer."""
+        ...
+
+
+class Load(Protocol):
+    """The clients."""
+
+    def samples(self) -> Sequence[smp.Sample]:
+        """Return every request made so far; raises GiveUpError when the generator died."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One line for whoever watches; `at_seconds` counts from the first injection, and is negative before it."""
+
+    scenario: str
+    at_seconds: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioResult:
+    """How a story ended. `complaints` say why it did not end as it should; empty when it did."""
+
+    story: stories.Story
+    mode: policies.Mode
+    clients: judging.Clients
+    met: tuple[judging.Met | judging.Missed, ...]
+    opened_by: str | None
+    detected_seconds: float | None
+    acted_seconds: float | None
+    runs: tuple[str, ...]
+    complaints: tuple[str, ...]
+
+    @property
+    def is_as_expected(self) -> bool:
+        """True when it ended as it should in its mode."""
+        return not self.complaints
+
+
+@dataclass(slots=True)
+class _Playing:
+    """What is known while a story plays."""
+
+    story: stories.Story
+    mode: policies.Mode
+    injected_at: datetime
+    seen: judging.Seen = field(default_factory=judging.Seen)
+    met: dict[stories.By, judging.Met] = field(default_factory=dict[stories.By, judging.Met])
+    told: set[str] = field(default_factory=set[str])
+
+    @property
+    def awaited(self) -> tuple[stories.By, ...]:
+        return tuple(e for e in self.story.expectations(self.mode) if e not in self.met)
+
+
+class Runner:
+    """Plays stories on one fleet."""
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        control: ControlPlane,
+        load: Load,
+        clock: ports.Clock,
+        tell: Callable[[Progress], None],
+    ) -> None:
+        self._fleet = fleet
+        self._control = control
+        self._load = load
+        self._clock = clock
+        self._tell = tell
+
+    async def play(self, story: stories.Story, mode: policies.Mode) -> ScenarioResult:
+        """Play one story to its end and judge it; whatever was injected is withdrawn, also on cancellation.
+
+        In auto mode it ends early once everything expected has happened and clients have been well for
+        `after_seconds`; in observe mode it always takes the whole window, since the trouble has to stay.
+        """
+        spec = story.spec
+        self._tell(
+            Progress(story.id, -spec.warm_seconds - spec.before_seconds, "waiting for the clients' first answers")
+        )
+        await self._wait_for_load(story)
+        await self._pass(spec.warm_seconds)
+        self._tell(Progress(story.id, -spec.before_seconds, "measuring what clients see before"))
+        started = self._clock.now()
+        await self._pass(spec.before_seconds)
+        playing = _Playing(story, mode, self._clock.now())
+        try:
+            await self._play_timeline(playing)
+        finally:
+            await self._withdraw(story)
+        ended = self._clock.now()
+        await self._look(playing)
+        return self._result(playing, started, ended)
+
+    async def _wait_for_load(self, story: stories.Story) -> None:
+        give_up = self._clock.monotonic() + _LOAD_READY_SECONDS
+        while not self._load.samples():
+            if self._clock.monotonic() >= give_up:
+                raise errors.GiveUpError(
+                    f"{story.id}: no client was answered within {_LOAD_READY_SECONDS:g} s; look at the logs of the nodes"
+                )
+            await self._clock.sleep(_POLL_SECONDS)
+
+    async def _pass(self, seconds: float) -> None:
+        """Wait, and notice when the clients die meanwhile."""
+        until = self._clock.monotonic() + seconds
+        while (missing := until - self._clock.monotonic()) > 0:
+            self._load.samples()
+            await self._clock.sleep(min(missing, _POLL_SECONDS))
+
+    async def _play_timeline(self, playing: _Playing) -> None:
+        waiting = list(playing.story.injections())
+        while not self._is_over(playing):
+            while waiting and waiting[0].at_seconds <= self._elapsed(playing):
+                await self._inject(playing, waiting.pop(0))
+            await self._look(playing)
+            await self._clock.sleep(_POLL_SECONDS)
+
+    async def _inject(self, playing: _Playing, entry: stories.At) -> None:
+        what = entry.inject
+        ttl = playing.story.spec.window_seconds + _TTL_MARGIN_SECONDS
+        await self._fleet.inject(what.node, what.fault, what.params, ttl)
+        self._say(playing, f"injected {what.fault} on {what.node}")
+
+    async def _withdraw(self, story: stories.Story) -> None:
+        for entry in story.injections():
+            await self._fleet.withdraw(entry.inject.node, entry.inject.fault)
+
+    async def _look(self, playing: _Playing) -> None:
+        """Ask the control plane what it shows, and tell what is new; without an answer the last one stands."""
+        try:
+            playing.seen = await self._control.seen(playing.injected_at)
+        except errors.RetryLaterError as error:
+            self._say(playing, f"the control plane does not answer: {error}")
+            return
+        self._tell_news(playing)
+        for entry in playing.awaited:
+            now = self._clock.now()
+            answer = judging.meet(entry, playing.seen, injected_at=playing.injected_at, now=now)
+            if isinstance(answer, judging.Met):
+                playing.met[entry] = answer
+
+    def _tell_news(self, playing: _Playing) -> None:
+        for incident in playing.seen.incidents:
+            place = incident.node or "the service"
+            self._say(playing, f"incident: {incident.fault} on {place}, opened by {incident.opened_by}")
+            if incident.sentence:
+                self._say(playing, f"  {incident.sentence}")
+        for run in playing.seen.runs:
+            verdict = f", verdict {run.verdict}" if run.verdict else ""
+            self._say(playing, f"run {run.runbook} on {run.node or 'the service'}: {run.state}{verdict}")
+
+    def _say(self, playing: _Playing, text: str) -> None:
+        """Tell a line once for each story."""
+        if text not in playing.told:
+            playing.told.add(text)
+            self._tell(Progress(playing.story.id, self._elapsed(playing), text))
+
+    def _elapsed(self, playing: _Playing) -> float:
+        return (self._clock.now() - playing.injected_at).total_seconds()
+
+    def _is_over(self, playing: _Playing) -> bool:
+        spec = playing.story.spec
+        if self._elapsed(playing) >= spec.window_seconds:
+            return True
+        if playing.mode is policies.Mode.OBSERVE or playing.awaited:
+            return False
+        calm_from = self._clock.now().timestamp() - spec.after_seconds
+        calm = smp.between(self._load.samples(), calm_from, float("inf"))
+        return bool(calm) and not any(judging.is_bad(spec.limits, sample) for sample in calm)
+
+    def _result(self, playing: _Playing, started: datetime, ended: datetime) -> ScenarioResult:
+        clients = judging.judge_clients(
+            playing.story,
+            self._load.samples(),
+            started=started.timestamp(),
+            injected=playing.injected_at.timestamp(),
+            ended=ended.timestamp(),
+        )
+        met = tuple(
+            playing.met.get(entry) or judging.meet(entry, playing.seen, injected_at=playing.injected_at, now=ended)
+            for entry in playing.story.expectations(playing.mode)
+        )
+        first = min(playing.seen.incidents, key=lambda incident: incident.opened_at, default=None)
+        acts = [run.acted_at for run in playing.seen.runs if run.acted_at is not None]
+        return ScenarioResult(
+            story=playing.story,
+            mode=playing.mode,
+            clients=clients,
+            met=met,
+            opened_by=first.opened_by if first else None,
+            detected_seconds=_seconds(playing.injected_at, first.opened_at if first else None),
+            acted_seconds=_seconds(playing.injected_at, min(acts, default=None)),
+            runs=tuple(run.id for run in playing.seen.runs),
+            complaints=judging.complaints(playing.mode, clients, met, playing.seen),
+        )
+
+
+def _seconds(start: datetime, instant: datetime | None) -> float | None:
+    return None if instant is None else round((instant - start).total_seconds(), 3)
