@@ -1,0 +1,100 @@
+"""The admin API of a gateway, typed. Called by the actions on traffic. Concurrency: async, stateless."""
+
+from collections.abc import Mapping, Sequence
+
+import pydantic
+
+from actions.node import admin, client, directory
+from controlplane.domain import errors, outcomes
+
+NODES = "/admin/v1/nodes"
+
+
+class GatewayNode(pydantic.BaseModel):
+    """A node as its gateway sees it."""
+
+    model_config = pydantic.ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    name: str
+    state: str
+    weight: float
+    outstanding: int
+    eject_expires_in_seconds: float | None = None
+
+
+class _GatewayNodes(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    nodes: list[GatewayNode]
+
+
+class GatewayNodeSet(pydantic.BaseModel):
+    """The answer to a change of one node at the gateway."""
+
+    model_config = pydantic.ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    node: GatewayNode
+    boot_id: str
+
+
+class GatewayAdmin:
+    """Calls the gateway of a service; `http` holds a client per service, since each gateway has its own token."""
+
+    def __init__(self, http: Mapping[str, client.AdminClient], where: directory.NodeDirectory) -> None:
+        self._http = http
+        self._where = where
+
+    def _reach(self, service: str) -> tuple[client.AdminClient, str]:
+        """Return the client and the URL of a service's gateway; raises NotFoundError."""
+        url = self._where.gateway_url(service)
+        http = self._http.get(service)
+        if http is None:
+            raise errors.NotFoundError(f"no admin token is configured for {_name(service)}; add it to the settings")
+        return http, url
+
+    async def nodes(self, service: str) -> Sequence[GatewayNode]:
+        """Return the registered nodes."""
+        target = _name(service)
+        http, url = self._reach(service)
+        answer = await http.read(url, NODES, target=target)
+        return admin.read_as(_GatewayNodes, answer, target).nodes
+
+    async def node(self, service: str, name: str) -> GatewayNode:
+        """Return one registered node; raises NotFoundError."""
+        for found in await self.nodes(service):
+            if found.name == name:
+                return found
+        raise errors.NotFoundError(f"{_name(service)} has no node {name!r}; register it first")
+
+    async def operation(self, service: str, key: str) -> admin.Operation | None:
+        """Return what the gateway remembers under a key, None when it remembers nothing."""
+        http, url = self._reach(service)
+        return await admin.operation(http, url, key, target=_name(service))
+
+    async def change_node(
+        self,
+        service: str,
+        name: str,
+        verb: str,
+        *,
+        body: Mapping[str, outcomes.Json] | None,
+        key: str,
+        timeout_seconds: float,
+    ) -> GatewayNodeSet:
+        """POST `/admin/v1/nodes/{name}/{verb}`."""
+        target = _name(service)
+        http, url = self._reach(service)
+        answer = await http.change(
+            "POST",
+            url,
+            f"{NODES}/{client.segment(name)}/{verb}",
+            target=target,
+            body=body,
+            key=key,
+            timeout_seconds=timeout_seconds,
+        )
+        return admin.changed_as(GatewayNodeSet, answer, target)
+
+
+def _name(service: str) -> str:
+    return f"the gateway of {service}"

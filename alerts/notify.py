@@ -1,0 +1,52 @@
+"""The `Notifier` port: tells people through Alertmanager, which owns routing, grouping and silencing.
+
+Called by runs and the tick when somebody has to look. What it sends carries the label `dsctl_origin`, which
+intake drops when it comes back. Concurrency: async, stateless.
+"""
+
+from datetime import timedelta
+
+from alerts import alertmanager
+from controlplane.domain import alerting, ports
+
+ALERT_NAME = "DsctlEscalation"
+# An escalation ends by itself: nobody is reminded for ever of an incident that was closed in the meantime, and a
+# shift of four hours sees it at least once at the usual repeat_interval.
+_LASTS = timedelta(hours=4)
+
+
+class AlertmanagerNotifier:
+    """Sends escalations as alerts. `link` is the console's or API's base URL, for the way back."""
+
+    def __init__(self, server: alertmanager.Alertmanager, clock: ports.Clock, *, link: str = "") -> None:
+        self._server = server
+        self._clock = clock
+        self._link = link.rstrip("/")
+
+    async def escalate(self, incident_id: str, service: str, node: str, to: str, sentence: str) -> None:
+        """Send one escalation; the same incident and receiver is one alert, however often it is sent.
+
+        Raises RetryLaterError when Alertmanager does not answer, GiveUpError when it refuses.
+        """
+        now = self._clock.now()
+        labels = {
+            "alertname": ALERT_NAME,
+            "severity": "critical",
+            alerting.ORIGIN_LABEL: "dsctl",
+            "service": service,
+            "node": node,
+            "incident": incident_id,
+            "escalate_to": to,
+        }
+        alert = {
+            "labels": {name: value for name, value in labels.items() if value},
+            "annotations": {
+                "summary": sentence,
+                "description": f"dsctl asks {to} to look at {service} {node}".rstrip(),
+            },
+            "startsAt": now.isoformat(),
+            "endsAt": (now + _LASTS).isoformat(),
+        }
+        if self._link:
+            alert["generatorURL"] = f"{self._link}/api/v1/incidents/{incident_id}"
+        await self._server.post("/api/v2/alerts", [alert])

@@ -1,0 +1,207 @@
+"""The runbook document as people write it: fields, types and bounds, nothing about the fleet.
+
+Called by `library` (which reads the files) and by `planning` (which reads the values). What needs knowledge of
+actions, signals or other runbooks is checked in `checks`. Pure values, safe to share.
+"""
+
+import re
+import reprlib
+from typing import Annotated, Literal, Self
+
+import pydantic
+
+from controlplane.domain import outcomes
+from controlplane.runs.language import durations
+
+Duration = Annotated[float, pydantic.BeforeValidator(durations.parse)]
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_INPUT_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError(f"{text!r} is no name; use at most 63 lower-case letters, digits and '-', as in flush-cache")
+    return text
+
+
+def _input_name(text: str) -> str:
+    if not _INPUT_NAME.fullmatch(text):
+        raise ValueError(f"{text!r} is no input name; use lower-case letters, digits and '_', as in max_nodes")
+    return text
+
+
+def _number(value: outcomes.Json) -> int | float | None:
+    """Return a finite number within bounds, None for anything else; true and false are no numbers."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) <= MAX_NUMBER else None  # a comparison with NaN is false
+
+
+def _show(value: object) -> str:
+    return reprlib.repr(value)
+
+
+Name = Annotated[str, pydantic.AfterValidator(_name)]
+InputName = Annotated[str, pydantic.AfterValidator(_input_name)]
+InputType = Literal["service", "node", "integer", "number", "string", "boolean", "enum"]
+
+# Names of services and nodes come from labels; a person cannot read more than this anyway.
+MAX_TEXT = 1024
+# Beyond 2^53 a number is no longer the same number in every JSON reader (RFC 8259, section 6).
+MAX_NUMBER = 2**53
+DEFAULT_ACTION_TIMEOUT_SECONDS = 60.0
+# One repeat after a refusal that certainly did nothing, one after a probe that found nothing.
+DEFAULT_ATTEMPTS = 3
+
+
+class _Document(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=False)
+
+
+class Input(_Document):
+    """One input of a runbook: its type, its bounds, and its default when it may be left out."""
+
+    type: InputType
+    description: str = ""
+    values: tuple[str, ...] = pydantic.Field(default=(), strict=False)
+    default: bool | int | float | str | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    required: bool | None = None
+
+    @property
+    def is_required(self) -> bool:
+        """True when the caller must give a value: unless said otherwise, whatever has no default."""
+        return self.default is None if self.required is None else self.required
+
+    @pydantic.model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.type == "enum") != bool(self.values):
+            raise ValueError("'values' belongs to inputs of type enum, which must list at least one")
+        if self.type not in {"integer", "number"} and (self.minimum is not None or self.maximum is not None):
+            raise ValueError(f"'minimum' and 'maximum' belong to numbers, not to an input of type {self.type}")
+        if self.required is False and self.default is None and self.type not in {"service", "node"}:
+            raise ValueError("an input that may be left out needs a 'default' (only service and node may be empty)")
+        if self.default is not None:
+            self.check(self.default)
+        return self
+
+    def check(self, value: outcomes.Json) -> None:
+        """Raise ValueError when `value` does not fit the type and bounds; says nothing about the fleet."""
+        if self.type in {"integer", "number"}:
+            self._check_number(value)
+        elif self.type == "boolean":
+            if not isinstance(value, bool):
+                raise ValueError(f"expects true or false, got {_show(value)}")
+        elif not isinstance(value, str):
+            raise ValueError(f"expects text, got {_show(value)}")
+        else:
+            self._check_text(value)
+
+    def _check_number(self, value: outcomes.Json) -> None:
+        number = _number(value)
+        if number is None or (self.type == "integer" and not isinstance(number, int)):
+            kind = "an integer" if self.type == "integer" else "a number"
+            raise ValueError(f"expects {kind} of at most {MAX_NUMBER}, got {_show(value)}")
+        if self.minimum is not None and number < self.minimum:
+            raise ValueError(f"must be at least {self.minimum:g}, got {number}")
+        if self.maximum is not None and number > self.maximum:
+            raise ValueError(f"must be at most {self.maximum:g}, got {number}")
+
+    def _check_text(self, value: str) -> None:
+        if len(value) > MAX_TEXT:
+            raise ValueError(f"has {len(value)} characters; at most {MAX_TEXT} are accepted")
+        if not value.isprintable():
+            raise ValueError(f"holds characters that cannot be printed: {_show(value)}")
+        if self.values and value not in self.values:
+            raise ValueError(f"must be one of {', '.join(self.values)}; got {_show(value)}")
+
+
+class Wait(_Document):
+    """A wait for a condition, bounded by `timeout`, or for a plain number of seconds."""
+
+    until: str | None = None
+    timeout: Duration | None = None
+    seconds: Annotated[float, pydantic.Field(gt=0, le=durations.MAX_SECONDS)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.until is None) == (self.seconds is None):
+            raise ValueError("a wait has either 'until' with 'timeout', or 'seconds'")
+        if (self.until is None) != (self.timeout is None):
+            raise ValueError("'until' needs a 'timeout', and 'timeout' needs an 'until'")
+        return self
+
+
+class Step(_Document):
+    """One step: an action with its parameters, or a wait."""
+
+    name: Name
+    action: str | None = None
+    params: dict[str, pydantic.JsonValue] = pydantic.Field(default_factory=dict[str, pydantic.JsonValue], alias="with")
+    timeout: Duration | None = None
+    attempts: Annotated[int, pydantic.Field(ge=1, le=10)] | None = None
+    wait: Wait | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.action is None) == (self.wait is None):
+            raise ValueError("a step has either 'action' or 'wait'")
+        if self.wait and (self.params or self.timeout or self.attempts):
+            raise ValueError("'with', 'timeout' and 'attempts' belong to an action, not to a wait")
+        return self
+
+
+class Verify(_Document):
+    """What must recover, by when, and for how long it must hold."""
+
+    signals: tuple[str, ...] = pydantic.Field(min_length=1, max_length=20, strict=False)
+    within: Duration
+    hold: Duration
+    control: Literal["untouched-nodes", "none"] = "untouched-nodes"
+
+    @pydantic.model_validator(mode="after")
+    def _has_time(self) -> Self:
+        if self.hold > self.within:
+            raise ValueError("'hold' must not be longer than 'within': the verdict would always come too early")
+        return self
+
+
+class FailureEdge(_Document):
+    """One rung after failure; exactly one of the three is given."""
+
+    undo: str | None = None
+    run: str | None = None
+    escalate: Annotated[str, pydantic.StringConstraints(min_length=1, max_length=200)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if [self.undo, self.run, self.escalate].count(None) != 2:  # noqa: PLR2004 - three fields, one is given
+            raise ValueError("each entry of on_failure has exactly one of 'undo', 'run' and 'escalate'")
+        return self
+
+
+class Spec(_Document):
+    """The body of a runbook."""
+
+    inputs: dict[InputName, Input] = pydantic.Field(default_factory=dict[str, Input], max_length=50)
+    steps: tuple[Step, ...] = pydantic.Field(min_length=1, max_length=50, strict=False)
+    verify: Verify | None = None
+    on_failure: tuple[FailureEdge, ...] = pydantic.Field(default=(), max_length=20, strict=False)
+
+
+class Metadata(_Document):
+    """Name and purpose. `override` says that this runbook replaces the shipped one of the same name."""
+
+    name: Name
+    summary: Annotated[str, pydantic.StringConstraints(min_length=1, max_length=200)]
+    override: bool = False
+
+
+class RunbookDocument(_Document):
+    """A whole runbook file."""
+
+    api_version: Literal["dsctl/v1"] = pydantic.Field(alias="apiVersion")
+    kind: Literal["Runbook"]
+    metadata: Metadata
+    spec: Spec
