@@ -1,0 +1,149 @@
+"""Chooses what to ask for: the first policy that matches an incident, and the request it stands for.
+
+Called by the tick for each incident that some source reports now. It proposes; whether the proposal may act is the
+guard's to say. Anything it cannot evaluate holds: a condition that is not true or false is neither. Pure
+functions.
+
+Policies are asked in the order of their files and the first match decides. A condition that cannot be told stops
+the search: the policies behind it were written for what its author thought it would catch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from controlplane import expressions
+from controlplane.domain import errors, outcomes, plans, policies, ports, runs
+from controlplane.domain import incidents as inc
+from controlplane.engine import words
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What decide knows about one incident: the CEL variables, the runs in flight on its target."""
+
+    incident: inc.Incident
+    variables: Mapping[str, object]
+    unfinished: Sequence[runs.Run] = ()
+
+
+def variables(
+    incident: inc.Incident, service: Mapping[str, object], readers: Mapping[str, object], *, age_seconds: float
+) -> dict[str, object]:
+    """Return the CEL variables of an incident; `readers` are the functions `signal`, `ready_nodes`, `now`."""
+    finding = incident.finding
+    return {
+        "finding": {
+            "kind": finding.kind.value,
+            "service": finding.service,
+            "node": finding.node,
+            "target": words.target(finding.service, finding.node),
+            "signal": finding.signal,
+            "severity": finding.severity.value,
+            "source": finding.source,
+            "score": finding.score,
+            "observed": finding.observed,
+            "expected": finding.expected,
+            "labels": dict(finding.labels),
+        },
+        "incident": {
+            "id": incident.id,
+            "severity": incident.severity.value,
+            "age": age_seconds,
+            "attempts": incident.attempts,
+        },
+        "service": service,
+        **readers,
+    }
+
+
+def match(
+    situation: Situation, offered: Sequence[policies.Policy], conditions: ports.Conditions
+) -> policies.Policy | outcomes.Hold:
+    """Return the policy that answers this incident, or why none does."""
+    incident = situation.incident
+    if incident.state is inc.IncidentState.ESCALATED:
+        return outcomes.Hold(outcomes.HoldReason.ESCALATED, f"held: handed to a person; {incident.sentence}")
+    if situation.unfinished:
+        run = situation.unfinished[0]
+        said = f"run {run.id} ({run.plan.request.runbook} on {run.plan.target}) is {run.state}"
+        return outcomes.Hold(outcomes.HoldReason.RUN_IN_FLIGHT, f"held: {said}")
+    for policy in offered:
+        if incident.key.service not in policy.services:
+            continue
+        try:
+            if conditions.is_true(policy.when, situation.variables):
+                return policy
+        except errors.InvalidInputError as error:
+            said = f"held: the condition of policy {policy.name} is neither true nor false: {error}"
+            return outcomes.Hold(outcomes.HoldReason.NOT_A_BOOL, said)
+    said = f"held: no policy answers {incident.key.fault} on {_target(incident)}; a person has to look"
+    return outcomes.Hold(outcomes.HoldReason.NO_POLICY, said)
+
+
+def propose(
+    situation: Situation, policy: policies.Policy, *, true_for_seconds: float
+) -> plans.PlanRequest | outcomes.Hold:
+    """Return the request `policy` makes for this incident, or why it makes none now.
+
+    `true_for_seconds` is how long its condition has been true without a break.
+    """
+    incident = situation.incident
+    if incident.attempts >= policy.guard.max_attempts:
+        return _spent(incident, policy)
+    if true_for_seconds < policy.hold_seconds:
+        return _holding(policy, true_for_seconds)
+    if policy.mode is not policies.Mode.AUTO:
+        return _advice(incident, policy)
+    try:
+        inputs = expressions.resolve(dict(policy.inputs), situation.variables)
+    except errors.InvalidInputError as error:
+        said = f"held: the inputs of policy {policy.name} cannot be resolved: {error}"
+        return outcomes.Hold(outcomes.HoldReason.INVALID_PLAN, said)
+    return _request(incident, policy, inputs if isinstance(inputs, dict) else {})
+
+
+def dedup_key(policy: policies.Policy, incident: inc.Incident) -> str:
+    """Return the key under which one attempt of one policy at one incident is stored at most once."""
+    return f"{policy.name}:{incident.id}:{incident.attempts}"
+
+
+def _request(incident: inc.Incident, policy: policies.Policy, inputs: Mapping[str, outcomes.Json]) -> plans.PlanRequest:
+    return plans.PlanRequest(
+        runbook=policy.runbook,
+        service=incident.key.service,
+        node=incident.key.node,
+        requested_by=f"policy:{policy.name}",
+        reason=words.trouble(incident.finding),
+        inputs=inputs,
+        incident_id=incident.id,
+        policy=policy.name,
+        mode=policy.mode,
+        limits=policy.guard,
+        dedup_key=dedup_key(policy, incident),
+    )
+
+
+def _spent(incident: inc.Incident, policy: policies.Policy) -> outcomes.Hold:
+    tried = f"{policy.runbook} was tried {words.count(incident.attempts, 'time')} on {_target(incident)}"
+    said = f"{tried} and the trouble is still reported; policy {policy.name} allows {policy.guard.max_attempts}"
+    return outcomes.Hold(outcomes.HoldReason.ATTEMPTS_SPENT, said)
+
+
+def _holding(policy: policies.Policy, true_for_seconds: float) -> outcomes.Hold:
+    lasted, needed = words.duration(true_for_seconds), words.duration(policy.hold_seconds)
+    said = f"held: policy {policy.name} has matched for {lasted} and asks for {needed}"
+    return outcomes.Hold(outcomes.HoldReason.HOLDING, said)
+
+
+def _advice(incident: inc.Incident, policy: policies.Policy) -> outcomes.Hold:
+    """Say what would be done; in the modes between observe and auto, also how a person does it."""
+    would = f"policy {policy.name} would run {policy.runbook} on {_target(incident)}: {words.trouble(incident.finding)}"
+    if policy.mode is policies.Mode.OBSERVE:
+        return outcomes.Hold(outcomes.HoldReason.OBSERVING, f"observing: {would}")
+    command = words.command(policy.runbook, incident.key.service, incident.key.node)
+    verb = "suggested" if policy.mode is policies.Mode.SUGGEST else "waits for a person"
+    return outcomes.Hold(outcomes.HoldReason.OBSERVING, f"{verb}: {would}; run `{command}`")
+
+
+def _target(incident: inc.Incident) -> str:
+    return words.target(incident.key.service, incident.key.node)

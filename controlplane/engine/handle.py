@@ -1,0 +1,254 @@
+"""The later rooms of a tick, for one incident: follow its run, or decide, ask the guard, submit, or tell people.
+
+Called by the tick, one incident after the other. Every way through ends with the sentence an operator reads.
+Concurrency: async, under the tick's lock. Memory (since when a policy matches, whom was told when) is a matter of
+pace only: after a restart holds start again and people are told once more.
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from controlplane import expressions
+from controlplane.domain import errors, ids, outcomes, plans, policies, ports, remediation, runs, services, windows
+from controlplane.domain import incidents as inc
+from controlplane.engine import correlate, decide, facts, follow, words
+
+_FOLLOWED = frozenset({inc.IncidentState.ACTING, inc.IncidentState.VERIFYING})
+# Whom escalations go to when the runbook names nobody.
+_DEFAULT_RECEIVER = "oncall"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How patient the loop is, in seconds.
+
+    `quiet_seconds`: how long all sources must be quiet before an incident ends by itself. `grace_seconds`: how long
+    alerts may take to resolve after a verified recovery. `tell_seconds`: how often an escalation is repeated, which
+    keeps it firing in Alertmanager.
+    """
+
+    quiet_seconds: float = 60.0
+    grace_seconds: float = 300.0
+    tell_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """The ports an incident is handled through."""
+
+    incidents: ports.IncidentStore
+    runs: ports.RunStore
+    decisions: ports.DecisionStore
+    remediator: remediation.Remediator
+    notifier: ports.Notifier
+    conditions: ports.Conditions
+    services: Mapping[str, services.Service]
+    policies: Sequence[policies.Policy]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What this tick knows beside the incident itself."""
+
+    now: datetime
+    view: windows.FleetView | None
+    correlated: correlate.Correlated
+    unfinished: Sequence[runs.Run]
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """The sentence of one incident, and what went wrong while handling it (empty when nothing did)."""
+
+    sentence: str
+    problem: str = ""
+
+
+class Handler:
+    """Handles incidents, and remembers what the pace of the loop needs."""
+
+    def __init__(self, hands: Hands, pace: Pace, clock: ports.Clock) -> None:
+        self._hands = hands
+        self._pace = pace
+        self._clock = clock
+        self._true_since: dict[str, tuple[str, float]] = {}
+        self._told_at: dict[str, float] = {}
+        self._topics: dict[str, str] = {}
+
+    def forget_all_but(self, incident_ids: Collection[str]) -> None:
+        """Drop what is remembered about incidents that are closed."""
+        for memory in (self._true_since, self._told_at, self._topics):
+            for gone in set(memory) - set(incident_ids):
+                memory.pop(gone)
+
+    async def handle(self, incident: inc.Incident, moment: Moment) -> Handled:
+        """Take one incident one step further, and say so."""
+        run = await self._newest_run(incident)
+        if run is not None and run.id != incident.run_id:
+            incident = follow.adopt(incident, run.id, moment.now)
+            await self._hands.incidents.save(incident, f"followed from here on: run {run.id}, {run.state}")
+        if run is not None and incident.state in _FOLLOWED:
+            return await self._follow(incident, run, moment)
+        if waiting := moment.correlated.held.get(incident.id):
+            self._true_since.pop(incident.id, None)
+            return Handled(waiting)
+        if incident.state is inc.IncidentState.ESCALATED:
+            return await self._tell(incident, run, incident.sentence)
+        if cause := correlate.cause_of(incident, moment.correlated.incidents):
+            return await self._symptom(incident, cause)
+        return await self._decide(incident, moment)
+
+    async def _newest_run(self, incident: inc.Incident) -> runs.Run | None:
+        """Return the newest run stored for the incident: also one from before a crash, or a person's."""
+        found = await self._hands.runs.find(incident_id=incident.id, limit=1)
+        if found and (incident.run_id is None or found[0].id >= incident.run_id):
+            return found[0]
+        return None if incident.run_id is None else await self._hands.runs.get(incident.run_id)
+
+    async def _follow(self, incident: inc.Incident, run: runs.Run, moment: Moment) -> Handled:
+        followed = follow.follow(
+            incident,
+            run,
+            now=moment.now,
+            is_reported=incident.id in moment.correlated.reported,
+            grace_seconds=self._pace.grace_seconds,
+            was_denied=await self._was_denied(run),
+        )
+        if followed.note:
+            await self._hands.incidents.save(followed.incident, followed.note)
+        if followed.incident.state is inc.IncidentState.ESCALATED:
+            return await self._tell(followed.incident, run, followed.sentence)
+        return Handled(followed.sentence)
+
+    async def _was_denied(self, run: runs.Run) -> bool:
+        """Say whether the guard stopped the run; only asked where it matters."""
+        if run.state is not outcomes.RunState.CANCELLED:
+            return False
+        events = await self._hands.runs.events(run.id)
+        return any(event.kind is runs.RunEventKind.GUARD_DENIED for event in events)
+
+    async def _symptom(self, incident: inc.Incident, cause: inc.Incident) -> Handled:
+        target = words.target(cause.key.service, cause.key.node)
+        sentence = (
+            f"held: probable cause is {cause.key.fault} on {target} ({cause.id}, {cause.state}); "
+            "acted on there, not twice"
+        )
+        self._true_since.pop(incident.id, None)
+        return await self._hold(incident, f"symptom of {cause.id}", sentence)
+
+    async def _decide(self, incident: inc.Incident, moment: Moment) -> Handled:
+        situation = self._situation(incident, moment)
+        policy = decide.match(situation, self._hands.policies, self._hands.conditions)
+        if isinstance(policy, outcomes.Hold):
+            self._true_since.pop(incident.id, None)
+            return await self._hold(incident, policy.reason.value, policy.sentence)
+        answer = decide.propose(situation, policy, true_for_seconds=self._true_for(incident, policy))
+        if isinstance(answer, plans.PlanRequest):
+            return await self._ask(incident, answer, moment)
+        if answer.reason is outcomes.HoldReason.ATTEMPTS_SPENT:
+            return await self._escalate(incident, answer.sentence, moment)
+        return await self._hold(incident, f"{policy.name}: {answer.reason.value}", answer.sentence, policy)
+
+    def _situation(self, incident: inc.Incident, moment: Moment) -> decide.Situation:
+        key = incident.key
+        variables = decide.variables(
+            incident,
+            expressions.service_variables(self._hands.services[key.service]),
+            facts.readers(moment.view, key.service, key.node, moment.now),
+            age_seconds=max(0.0, (moment.now - incident.opened_at).total_seconds()),
+        )
+        here = [run for run in moment.unfinished if _is_on(run, key)]
+        return decide.Situation(incident, variables, here)
+
+    def _true_for(self, incident: inc.Incident, policy: policies.Policy) -> float:
+        """Return for how long this policy has matched this incident without a break."""
+        now = self._clock.monotonic()
+        name, since = self._true_since.get(incident.id, ("", now))
+        if name != policy.name:
+            self._true_since[incident.id] = (policy.name, now)
+            return 0.0
+        return now - since
+
+    async def _ask(self, incident: inc.Incident, request: plans.PlanRequest, moment: Moment) -> Handled:
+        """Ask for the runbook; a refusal or a plan that cannot be drafted holds the incident until the next tick."""
+        try:
+            answer = await self._hands.remediator.remediate(request)
+        except errors.DsctlError as error:
+            said = f"held: {request.runbook} cannot be run on {_target(incident)}: {error}"
+            return await self._hold(incident, f"{request.policy}: {type(error).__name__}", said)
+        if isinstance(answer, remediation.Refused):
+            said = f"held: {answer.guard.sentence}"
+            await self._note(incident, f"{request.policy}: {answer.guard.gate}", said)
+            return Handled(said)
+        said = f"acting: {request.runbook} on {_target(incident)} as run {answer.run_id}; {request.reason}"
+        adopted = follow.adopt(incident, answer.run_id, moment.now)
+        await self._hands.incidents.save(dataclasses.replace(adopted, sentence=said), said)
+        return Handled(said)
+
+    async def _escalate(self, incident: inc.Incident, why: str, moment: Moment) -> Handled:
+        said = f"escalated: {why}"
+        after = dataclasses.replace(incident, state=inc.IncidentState.ESCALATED, sentence=said, updated_at=moment.now)
+        await self._hands.incidents.save(after, said)
+        return await self._tell(after, await self._newest_run(after), said)
+
+    async def _tell(self, incident: inc.Incident, run: runs.Run | None, sentence: str) -> Handled:
+        """Tell people, and again while nothing changes: Alertmanager forgets what is not repeated."""
+        last = self._told_at.get(incident.id)
+        if last is not None and self._clock.monotonic() - last < self._pace.tell_seconds:
+            return Handled(sentence)
+        key = incident.key
+        try:
+            await self._hands.notifier.escalate(incident.id, key.service, key.node, _receiver(run), sentence)
+        except errors.DsctlError as error:
+            failed = f"nobody could be told of incident {incident.id}: {error}; the next tick tries again"
+            return Handled(f"{sentence}; {failed}", problem=failed)
+        self._told_at[incident.id] = self._clock.monotonic()
+        return Handled(sentence)
+
+    async def _hold(
+        self, incident: inc.Incident, topic: str, sentence: str, policy: policies.Policy | None = None
+    ) -> Handled:
+        """Keep a refusal of decide, once per topic: its numbers change every tick, its reason does not."""
+        if not await self._note(incident, topic, sentence):
+            return Handled(sentence)
+        now = self._clock.now()
+        decision = outcomes.Decision(
+            id=ids.new_id(ids.IdKind.DECISION, now),
+            at=now,
+            service=incident.key.service,
+            target=_target(incident),
+            runbook=policy.runbook if policy else "",
+            outcome="held",
+            sentence=sentence,
+            incident_id=incident.id,
+            policy=policy.name if policy else None,
+        )
+        await self._hands.decisions.record(decision)
+        return Handled(sentence)
+
+    async def _note(self, incident: inc.Incident, topic: str, sentence: str) -> bool:
+        """Put the sentence on the incident's timeline when it is about something new; say whether it was."""
+        if self._topics.get(incident.id) == topic or incident.sentence == sentence:
+            return False
+        await self._hands.incidents.save(dataclasses.replace(incident, sentence=sentence), sentence)
+        self._topics[incident.id] = topic
+        return True
+
+
+def _is_on(run: runs.Run, key: inc.IncidentKey) -> bool:
+    """Say whether a run works on the incident's target: a service contains its nodes."""
+    request = run.plan.request
+    return request.service == key.service and (not request.node or not key.node or request.node == key.node)
+
+
+def _target(incident: inc.Incident) -> str:
+    return words.target(incident.key.service, incident.key.node)
+
+
+def _receiver(run: runs.Run | None) -> str:
+    """Return whom the runbook names for escalations."""
+    edges = () if run is None else run.plan.on_failure
+    named = [edge.argument for edge in edges if edge.kind is plans.EdgeKind.ESCALATE]
+    return named[0] if named else _DEFAULT_RECEIVER

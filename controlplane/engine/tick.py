@@ -1,0 +1,109 @@
+"""One tick of the loop, top to bottom: this is what the product does to a fleet.
+
+    observe → detectors → correlate → follow runs → decide → guard → submit → close or escalate
+
+Called every few seconds and on a wake. It reads the level, never events: a tick that was missed is made up for by the
+next one, and a tick that is repeated does nothing twice. Each incident gets one plain sentence. Nothing that goes wrong
+with one incident keeps the others from being handled, and no tick raises.
+
+Why this is safe: an incident acts only while a source reports it; a policy has to ask, in mode auto; every gate of
+`guard` has to agree, here and again at the moment of acting; the run is stored before it acts, at most once per attempt;
+and it is judged afterwards. Concurrency: async; one tick at a time, under a lock.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+from controlplane.domain import ids, ports, ticks, windows
+from controlplane.domain import incidents as inc
+from controlplane.engine import correlate, handle, look
+
+# As many runs as can be unfinished at once; a target holds one, so this is the size of the fleet.
+_MAX_UNFINISHED = 1000
+
+
+class Tick:
+    """The loop's body, and what it last saw and said."""
+
+    def __init__(
+        self,
+        *,
+        eyes: look.Eyes,
+        hands: handle.Hands,
+        pace: handle.Pace,
+        clock: ports.Clock,
+        is_leader: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._eyes = eyes
+        self._hands = hands
+        self._pace = pace
+        self._clock = clock
+        self._is_leader = is_leader
+        self._handler = handle.Handler(hands, pace, clock)
+        self._lock = asyncio.Lock()
+        self._view: windows.FleetView | None = None
+        self._report: ticks.TickReport | None = None
+        self._good_at: float | None = None
+
+    def view(self) -> windows.FleetView | None:
+        """Return the newest fleet view, or None before the first tick."""
+        return self._view
+
+    def report(self) -> ticks.TickReport | None:
+        """Return the newest report, or None before the first tick."""
+        return self._report
+
+    def seconds_since_good(self) -> float | None:
+        """Return seconds since the last good tick ended, or None before the first."""
+        return None if self._good_at is None else self._clock.monotonic() - self._good_at
+
+    async def run(self) -> ticks.TickReport:
+        """Do one tick; never raises but for cancellation."""
+        async with self._lock:
+            started, now = self._clock.monotonic(), self._clock.now()
+            try:
+                lines, problems = await self._rooms(now)
+            except Exception as error:  # noqa: BLE001 - the loop must go on; the report says what failed
+                lines, problems = (), (f"tick: {error!r}; nothing was decided, the next tick tries again",)
+            ended = self._clock.monotonic()
+            self._report = ticks.TickReport(now, ended - started, tuple(lines), tuple(problems))
+            self._good_at = ended if self._report.is_good else self._good_at
+            return self._report
+
+    async def _rooms(self, now: datetime) -> tuple[list[ticks.IncidentLine], list[str]]:
+        looked = await look.look(self._eyes, now)
+        self._view = looked.level.view or self._view
+        correlated = correlate.correlate(
+            looked.level,
+            await self._hands.incidents.unclosed(),
+            quiet_seconds=self._pace.quiet_seconds,
+            new_id=lambda at: ids.new_id(ids.IdKind.INCIDENT, at),
+        )
+        unfinished = await self._hands.runs.find(state="unfinished", limit=_MAX_UNFINISHED)
+        moment = handle.Moment(now, looked.level.view, correlated, unfinished)
+        problems = list(looked.problems)
+        notes = {change.incident.id: change.note for change in correlated.changes}
+        lines = [ticks.IncidentLine("", f"alert:{stray.name}", stray.sentence) for stray in looked.strays]
+        for incident in correlated.incidents:
+            if not self._is_leader():
+                problems.append("tick: another replica leads now; the rest of this tick is left to it")
+                break
+            sentence = await self._one(incident, notes.get(incident.id, ""), moment, problems)
+            lines.append(ticks.IncidentLine(incident.id, str(incident.key), sentence))
+        self._handler.forget_all_but({incident.id for incident in correlated.incidents if not incident.is_final})
+        return lines, problems
+
+    async def _one(self, incident: inc.Incident, note: str, moment: handle.Moment, problems: list[str]) -> str:
+        """Save what correlate found about one incident, then handle it; whatever fails stays with this one."""
+        try:
+            if note:
+                await self._hands.incidents.save(incident, note)
+            if incident.is_final:
+                return incident.sentence
+            handled = await self._handler.handle(incident, moment)
+        except Exception as error:  # noqa: BLE001 - recorded, and the other incidents go on
+            problems.append(f"incident {incident.id}: {error!r}")
+            return f"held: handling it failed: {error!r}; the next tick tries again"
+        problems.extend([handled.problem] if handled.problem else [])
+        return handled.sentence

@@ -1,0 +1,293 @@
+"""In-memory stand-ins for the ports: state a test can read and change, and errors it can ask for.
+
+Every fake has `error`: while it is set, each call raises it.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from anyio import lowlevel
+
+from controlplane.domain import alerting, errors, incidents, outcomes, plans, ports, runs, services, windows
+from controlplane.domain import findings as fnd
+from controlplane.domain import signals as sig
+from tests.support import builders
+from tests.support.clock import FakeClock
+
+
+class _Failing:
+    """Raises `error` while one is set; each call lets the loop turn once, as a real port would."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.calls = 0
+
+    async def _turn(self) -> None:
+        self.calls += 1
+        await lowlevel.checkpoint()
+        if self.error is not None:
+            raise self.error
+
+
+class FakeSignalReader(_Failing):
+    """Gives the views and windows a test puts in; `make_window` may compute one."""
+
+    def __init__(self, clock: FakeClock, view: windows.FleetView | None = None) -> None:
+        super().__init__()
+        self._clock = clock
+        self.fleet = view or builders.view()
+        self.is_stamped = True
+        self.make_window: Callable[[str, Sequence[str], datetime, datetime], windows.Window] | None = None
+
+    async def read_now(self) -> windows.FleetView:
+        await self._turn()
+        return dataclasses.replace(self.fleet, at=self._clock.now()) if self.is_stamped else self.fleet
+
+    async def read_window(self, service: str, signals: Sequence[str], start: datetime, end: datetime) -> windows.Window:
+        await self._turn()
+        if self.make_window is not None:
+            return self.make_window(service, signals, start, end)
+        unknown = {name: sig.Unknown(sig.UnknownReason.NO_SERIES) for name in signals}
+        return builders.window(service=service, start=start, end=end, unknown=unknown)
+
+
+class FakeDetector:
+    """Says what the test wants it to say."""
+
+    def __init__(self, name: str = "oracle") -> None:
+        self.name = name
+        self.signals = ("latency_p99",)
+        self.window_seconds = 60.0
+        self.answers: list[fnd.Finding | fnd.NotReady] = []
+        self.error: Exception | None = None
+
+    def detect(self, service: services.Service, window: windows.Window) -> Sequence[fnd.Finding | fnd.NotReady]:
+        if self.error is not None:
+            raise self.error
+        return [answer for answer in self.answers if answer.service == service.name]
+
+
+class FakeAlertStore(_Failing):
+    """Alerts by fingerprint; a notification replaces what it names."""
+
+    def __init__(self, *alerts: alerting.Alert) -> None:
+        super().__init__()
+        self.alerts = {alert.fingerprint: alert for alert in alerts}
+        self._seen: set[str] = set()
+
+    def fire(self, *alerts: alerting.Alert) -> None:
+        self.alerts.update({alert.fingerprint: alert for alert in alerts})
+
+    def resolve(self) -> None:
+        """Resolve everything."""
+        self.alerts.clear()
+
+    async def store(self, notification: alerting.Notification) -> bool:
+        await self._turn()
+        is_new = notification.idempotency_key not in self._seen
+        self._seen.add(notification.idempotency_key)
+        if is_new:
+            self.fire(*notification.alerts)
+        return is_new
+
+    async def active(self) -> Sequence[alerting.Alert]:
+        await self._turn()
+        return [one for one in self.alerts.values() if one.status is alerting.AlertStatus.FIRING]
+
+
+class FakeIncidentStore(_Failing):
+    """Incidents and timelines. `error_for` raises only when that incident is saved."""
+
+    def __init__(self, clock: FakeClock, *found: incidents.Incident) -> None:
+        super().__init__()
+        self._clock = clock
+        self.incidents = {incident.id: incident for incident in found}
+        self.notes: dict[str, list[tuple[datetime, str]]] = {}
+        self.error_for: dict[str, Exception] = {}
+
+    @property
+    def only(self) -> incidents.Incident:
+        """The one incident there is."""
+        (incident,) = self.incidents.values()
+        return incident
+
+    async def unclosed(self) -> Sequence[incidents.Incident]:
+        await self._turn()
+        return [one for one in self.incidents.values() if not one.is_final]
+
+    async def save(self, incident: incidents.Incident, note: str) -> None:
+        await self._turn()
+        if incident.id in self.error_for:
+            raise self.error_for[incident.id]
+        self.incidents[incident.id] = incident
+        self.notes.setdefault(incident.id, []).append((self._clock.now(), note))
+
+    async def get(self, incident_id: str) -> incidents.Incident:
+        await self._turn()
+        if incident_id not in self.incidents:
+            raise errors.NotFoundError(f"there is no incident {incident_id}")
+        return self.incidents[incident_id]
+
+    async def find(
+        self, *, service: str | None = None, state: str | None = None, limit: int = 100
+    ) -> Sequence[incidents.Incident]:
+        await self._turn()
+        found = [
+            one
+            for one in self.incidents.values()
+            if service in {None, one.key.service} and (state is None or one.state == state)
+        ]
+        return sorted(found, key=lambda one: one.id, reverse=True)[:limit]
+
+    async def timeline(self, incident_id: str) -> Sequence[tuple[datetime, str]]:
+        await self._turn()
+        return self.notes.get(incident_id, [])
+
+
+class FakeRunStore(_Failing):
+    """Runs by id."""
+
+    def __init__(self, *found: runs.Run) -> None:
+        super().__init__()
+        self.runs = {run.id: run for run in found}
+        self.log: dict[str, list[runs.RunEvent]] = {}
+
+    def put(self, run: runs.Run, *events: runs.RunEvent) -> None:
+        self.runs[run.id] = run
+        self.log.setdefault(run.id, []).extend(events)
+
+    async def get(self, run_id: str) -> runs.Run:
+        await self._turn()
+        if run_id not in self.runs:
+            raise errors.NotFoundError(f"there is no run {run_id}")
+        return self.runs[run_id]
+
+    async def find(
+        self,
+        *,
+        service: str | None = None,
+        state: str | None = None,
+        incident_id: str | None = None,
+        since: datetime | None = None,
+        limit: int = 100,
+    ) -> Sequence[runs.Run]:
+        await self._turn()
+        found = [
+            run
+            for run in self.runs.values()
+            if service in {None, run.plan.request.service}
+            and incident_id in {None, run.plan.request.incident_id}
+            and (since is None or run.created_at >= since)
+            and (state is None or state == run.state or (state == "unfinished" and not run.state.is_final))
+        ]
+        return sorted(found, key=lambda run: (run.created_at, run.id), reverse=True)[:limit]
+
+    async def events(self, run_id: str) -> Sequence[runs.RunEvent]:
+        await self._turn()
+        return self.log.get(run_id, [])
+
+
+class FakeDecisionStore(_Failing):
+    """Decisions in the order they were recorded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decisions: list[outcomes.Decision] = []
+
+    async def record(self, decision: outcomes.Decision) -> None:
+        await self._turn()
+        self.decisions.append(decision)
+
+    async def find(self, *, incident_id: str | None = None, limit: int = 100) -> Sequence[outcomes.Decision]:
+        await self._turn()
+        found = [one for one in self.decisions if incident_id in {None, one.incident_id}]
+        return found[::-1][:limit]
+
+
+class FakeAutomationStore(_Failing):
+    """The kill switch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.brakes: dict[str, str] = {}
+
+    async def paused(self) -> Mapping[str, str]:
+        await self._turn()
+        return dict(self.brakes)
+
+    async def pause(self, who: str, reason: str) -> None:
+        await self._turn()
+        self.brakes[who] = reason
+
+    async def resume(self, who: str | None = None) -> None:
+        await self._turn()
+        if who is None:
+            self.brakes.clear()
+        else:
+            self.brakes.pop(who, None)
+
+
+class FakeSilenceReader(_Failing):
+    """Silences read just now, unless `read_at` is set or `is_known` is false."""
+
+    def __init__(self, clock: FakeClock, *active: alerting.Silence) -> None:
+        super().__init__()
+        self._clock = clock
+        self.active = list(active)
+        self.read_at: datetime | None = None
+        self.is_known = True
+
+    async def current(self) -> alerting.Silences | None:
+        await self._turn()
+        if not self.is_known:
+            return None
+        return alerting.Silences(self.read_at or self._clock.now(), tuple(self.active))
+
+
+class FakeNotifier(_Failing):
+    """Remembers who was told what, as (incident, service, node, to, sentence)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[str, str, str, str, str]] = []
+
+    async def escalate(self, incident_id: str, service: str, node: str, to: str, sentence: str) -> None:
+        await self._turn()
+        self.told.append((incident_id, service, node, to, sentence))
+
+
+class FakePlanner(_Failing):
+    """Drafts the builder's plan; `blast` may say what a request takes out of service."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blast: Callable[[plans.PlanRequest], plans.BlastRadius] | None = None
+        self.drafted: list[plans.PlanRequest] = []
+
+    async def draft(self, request: plans.PlanRequest) -> plans.Plan:
+        await self._turn()
+        self.drafted.append(request)
+        plan = builders.plan(request, id=f"plan_{len(self.drafted)}")
+        return plan if self.blast is None else dataclasses.replace(plan, blast=self.blast(request))
+
+
+class FakeRunSubmitter(_Failing):
+    """Stores submitted plans as queued runs, once per dedup key."""
+
+    def __init__(self, store: FakeRunStore, clock: ports.Clock) -> None:
+        super().__init__()
+        self._store = store
+        self._clock = clock
+        self.keys: dict[str, str] = {}
+
+    async def submit(self, plan: plans.Plan) -> str:
+        await self._turn()
+        key = plan.request.dedup_key
+        if key is not None and key in self.keys:
+            return self.keys[key]
+        run_id = f"run_{len(self._store.runs) + 1:06d}"
+        self._store.put(builders.run(run_id, plan=plan, state=outcomes.RunState.QUEUED, created_at=self._clock.now()))
+        if key is not None:
+            self.keys[key] = run_id
+        return run_id

@@ -1,0 +1,81 @@
+"""The whole loop over in-memory ports: tick, dispatch, guard, recheck, with every fake within reach."""
+
+from collections.abc import Callable, Sequence
+
+from controlplane import expressions
+from controlplane.domain import policies, ports, runs, services
+from controlplane.engine import dispatch, facts, handle, look, recheck, tick
+from tests.support import builders, fakes
+from tests.support.clock import FakeClock
+
+
+class Loop:
+    """Wires the engine as `wiring` does; one service `chat` with node-a and node-b, one policy in mode auto."""
+
+    def __init__(
+        self,
+        clock: FakeClock,
+        *,
+        offered: Sequence[policies.Policy] | None = None,
+        pace: handle.Pace | None = None,
+        managed: Sequence[services.Service] | None = None,
+        is_leader: Callable[[], bool] = lambda: True,
+        conditions: ports.Conditions | None = None,
+    ) -> None:
+        self.clock = clock
+        self.reader = fakes.FakeSignalReader(clock)
+        self.alerts = fakes.FakeAlertStore()
+        self.incidents = fakes.FakeIncidentStore(clock)
+        self.runs = fakes.FakeRunStore()
+        self.decisions = fakes.FakeDecisionStore()
+        self.automation = fakes.FakeAutomationStore()
+        self.silences = fakes.FakeSilenceReader(clock)
+        self.notifier = fakes.FakeNotifier()
+        self.planner = fakes.FakePlanner()
+        self.submitter = fakes.FakeRunSubmitter(self.runs, clock)
+        self.detector = fakes.FakeDetector()
+        self.services = {one.name: one for one in managed or (builders.service(),)}
+        sources = facts.Sources(self.reader, self.alerts, self.incidents, self.runs, self.automation, self.silences)
+        self.gatherer = facts.Gatherer(sources, self.services, clock)
+        self.remediator = dispatch.Dispatch(
+            planner=self.planner,
+            gatherer=self.gatherer,
+            decisions=self.decisions,
+            submitter=self.submitter,
+            clock=clock,
+        )
+        self.guard = recheck.Recheck(self.gatherer)
+        self.pace = pace or handle.Pace()
+        self.hands = handle.Hands(
+            incidents=self.incidents,
+            runs=self.runs,
+            decisions=self.decisions,
+            remediator=self.remediator,
+            notifier=self.notifier,
+            conditions=conditions or expressions.Conditions(),
+            services=self.services,
+            policies=tuple(offered if offered is not None else (builders.policy(),)),
+        )
+        self.is_leader = is_leader
+        self.tick = self.restarted()
+
+    def restarted(self) -> tick.Tick:
+        """A tick without any memory, as after a restart of the process."""
+        self.tick = tick.Tick(
+            eyes=look.Eyes(self.reader, self.alerts, (self.detector,), self.services),
+            hands=self.hands,
+            pace=self.pace,
+            clock=self.clock,
+            is_leader=self.is_leader,
+        )
+        return self.tick
+
+    async def sentence(self) -> str:
+        """Do one tick and return the only sentence of its report."""
+        (line,) = (await self.tick.run()).lines
+        return line.sentence
+
+    @property
+    def run(self) -> runs.Run:
+        """The newest run."""
+        return self.runs.runs[max(self.runs.runs)]
