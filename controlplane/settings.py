@@ -150,9 +150,10 @@ class Settings(pydantic_settings.BaseSettings):
     incident_quiet_seconds: Annotated[
         Seconds, _field("How long every source must be silent before an incident closes.", unit="seconds")
     ] = 60.0
-    resolve_delay_seconds: Annotated[
-        Seconds, _field("How long after its resolved notice an alert still counts as seen.", unit="seconds")
-    ] = 15.0
+    resolve_grace_seconds: Annotated[
+        Seconds,
+        _field("How long alerts may take to resolve after a recovery before the incident is open again.", unit="seconds"),
+    ] = 300.0
     lease_ttl_seconds: Annotated[
         Seconds, _field("A replica that does not renew its lease for this long loses its runs.", unit="seconds")
     ] = 6.0

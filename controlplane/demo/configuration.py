@@ -159,7 +159,7 @@ def write_server(files: Files, mode: policies.Mode, *, services: Path, runbooks:
             "tick_seconds": constants.TICK_SECONDS,
             "query_window_seconds": constants.RATE_WINDOW_SECONDS,
             "incident_quiet_seconds": constants.INCIDENT_QUIET_SECONDS,
-            "resolve_delay_seconds": constants.RESOLVE_DELAY_SECONDS,
+            "resolve_grace_seconds": constants.RESOLVE_GRACE_SECONDS,
             "listen": {"host": "127.0.0.1", "port": port_of(at.server)},
             "node_admin": {"token_file": str(files.folder / "admin-api-token")},
             "gateways": {
