@@ -152,7 +152,9 @@ class Settings(pydantic_settings.BaseSettings):
     ] = 60.0
     resolve_grace_seconds: Annotated[
         Seconds,
-        _field("How long alerts may take to resolve after a recovery before the incident is open again.", unit="seconds"),
+        _field(
+            "How long alerts may take to resolve after a recovery before the incident is open again.", unit="seconds"
+        ),
     ] = 300.0
     lease_ttl_seconds: Annotated[
         Seconds, _field("A replica that does not renew its lease for this long loses its runs.", unit="seconds")

@@ -1,0 +1,304 @@
+"""Every write to a run: submit, claim, the one fenced commit, cancel, reclaim.
+
+Called by the run engine only; nothing else writes these tables. Plain functions of a connection, run as units of work
+by the store's `Database`, so each is one transaction. The fence: a commit names owner, token and revision, and
+changes nothing when any of them has moved on.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from controlplane.domain import errors, outcomes, plans, runs
+from controlplane.runs import moves, redaction, transitions
+from controlplane.store import codec, tables
+
+_RUN, _EVENT, _ERRAND = tables.RUN, tables.RUN_EVENT, tables.RUN_ERRAND
+_Kind = runs.RunEventKind
+_State = outcomes.RunState
+# One run per target. The column is a number so that a limit above one needs no other schema.
+_SLOT = 0
+
+
+def submit(connection: sa.Connection, run_id: str, plan: plans.Plan, now: datetime) -> None:
+    """Store a run and take its target; IntegrityError when the dedup key or the target's slot is taken."""
+    connection.execute(
+        _RUN.insert(),
+        {
+            "id": run_id,
+            "runbook": plan.request.runbook,
+            "runbook_digest": plan.runbook_digest,
+            "service": plan.request.service,
+            "node": plan.request.node,
+            "target": plan.target,
+            "incident_id": plan.request.incident_id,
+            "dedup_key": plan.request.dedup_key,
+            "plan": codec.to_json(plan),
+            "state": _State.QUEUED,
+            "step": 0,
+            "cursor": codec.to_json(moves.Cursor()),
+            "slot": _SLOT,
+            "wake_at": now,
+            "token": 0,
+            "revision": 0,
+            "num_events": 0,
+            "is_cancel_requested": False,
+            "created_at": now,
+            "sentence": "",
+        },
+    )
+    data = {"plan": plan.id, "hash": plan.hash, "by": plan.request.requested_by, "reason": plan.request.reason}
+    _append(connection, run_id, (moves.Entry(_Kind.SUBMITTED, data=data),), token=0, now=now)
+
+
+def find_by_dedup_key(connection: sa.Connection, key: str | None) -> str | None:
+    """Return the run that was submitted under `key`."""
+    if key is None:
+        return None
+    return connection.execute(sa.select(_RUN.c.id).where(_RUN.c.dedup_key == key)).scalar()
+
+
+def find_holder(connection: sa.Connection, target: str) -> str | None:
+    """Return the run that holds `target`."""
+    query = sa.select(_RUN.c.id).where(_RUN.c.target == target, _RUN.c.slot.is_not(None))
+    return connection.execute(query).scalar()
+
+
+def has_due(connection: sa.Connection, now: datetime) -> bool:
+    """Say whether `claim` would find something; a read, so that an idle engine writes nothing."""
+    return connection.execute(_due(now).with_only_columns(_RUN.c.id).limit(1)).first() is not None
+
+
+def claim(connection: sa.Connection, owner: str, now: datetime, limit: int) -> Sequence[moves.Claim]:
+    """Take up to `limit` due runs: a higher token for each, and the announcement of what it does next."""
+    rows = connection.execute(_due(now).limit(limit).with_for_update(skip_locked=True)).all()
+    claims = [_claim_row(connection, row, owner, now) for row in rows]
+    return [one for one in claims if one is not None]
+
+
+def _due(now: datetime) -> sa.Select[Any]:
+    is_due = sa.and_(_RUN.c.state.in_((_State.QUEUED, _State.WAITING)), _RUN.c.wake_at <= now)
+    return sa.select(_RUN).where(is_due).order_by(_RUN.c.wake_at, _RUN.c.id)
+
+
+def _claim_row(connection: sa.Connection, row: sa.Row[Any], owner: str, now: datetime) -> moves.Claim | None:
+    token = row.token + 1
+    try:
+        plan = codec.from_json(plans.Plan, row.plan)
+        cursor = codec.from_json(moves.Cursor, row.cursor)
+    except errors.InvariantBrokenError as error:
+        _give_up_unreadable(connection, row, str(error), now)
+        return None
+    opened, entries = transitions.announce(row.id, plan, cursor, now)
+    values = {"state": _State.RUNNING, "owner": owner, "token": token, "cursor": codec.to_json(opened)}
+    connection.execute(_RUN.update().where(_RUN.c.id == row.id).values(values))
+    _append(connection, row.id, entries, token=token, now=now)
+    return moves.Claim(
+        run_id=row.id,
+        plan=plan,
+        cursor=opened,
+        token=token,
+        revision=row.revision,
+        acted_at=row.acted_at,
+        is_cancel_requested=row.is_cancel_requested,
+        is_in_doubt=transitions.is_in_doubt(plan, cursor),
+    )
+
+
+def _give_up_unreadable(connection: sa.Connection, row: sa.Row[Any], reason: str, now: datetime) -> None:
+    """End a run that this version cannot read, so that it does not stop the claiming of all others."""
+    sentence = f"{reason}; this dsctl cannot drive the run, look at {row.target} and at the run's events"
+    values = _final_values(_State.NEEDS_HUMAN, sentence, now) | {"token": row.token + 1}
+    connection.execute(_RUN.update().where(_RUN.c.id == row.id).values(values))
+    _append(connection, row.id, (_ended(_State.NEEDS_HUMAN, sentence),), token=row.token + 1, now=now)
+    errand = moves.Errand(plans.EdgeKind.ESCALATE, transitions.DEFAULT_PERSON, sentence)
+    add_errands(connection, row.id, (errand,), now)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What the owner holds after its commit; `cursor` has the next thing announced."""
+
+    cursor: moves.Cursor
+    revision: int
+    is_cancel_requested: bool
+
+
+def commit(
+    connection: sa.Connection,
+    owner: str,
+    held: moves.Claim,
+    move: moves.Move,
+    now: datetime,
+) -> Committed:
+    """Write one move, and announce what comes next if the run goes on; raises LostLeaseError.
+
+    May be called again with the same move when it is not known whether the first commit arrived.
+    """
+    cursor, entries = _announce_next(held, move, now)
+    revision = held.revision + 1
+    row = connection.execute(
+        _RUN.update()
+        .where(
+            _RUN.c.id == held.run_id,
+            _RUN.c.owner == owner,
+            _RUN.c.token == held.token,
+            _RUN.c.revision == held.revision,
+            _RUN.c.state == _State.RUNNING,
+        )
+        .values(_values(move, cursor, revision, now))
+        .returning(_RUN.c.is_cancel_requested)
+    ).first()
+    if row is None:
+        return _find_arrived(connection, held, revision)
+    _append(connection, held.run_id, (*move.entries, *entries), token=held.token, now=now)
+    add_errands(connection, held.run_id, move.errands, now)
+    return Committed(cursor, revision, row.is_cancel_requested)
+
+
+def _announce_next(held: moves.Claim, move: moves.Move, now: datetime) -> tuple[moves.Cursor, tuple[moves.Entry, ...]]:
+    if move.state is not _State.RUNNING:
+        return move.cursor, ()
+    return transitions.announce(held.run_id, held.plan, move.cursor, now)
+
+
+def _find_arrived(connection: sa.Connection, held: moves.Claim, revision: int) -> Committed:
+    """Tell a lost lease from a commit of ours whose answer was lost on the way."""
+    row = connection.execute(
+        sa.select(_RUN.c.cursor, _RUN.c.is_cancel_requested).where(
+            _RUN.c.id == held.run_id, _RUN.c.token == held.token, _RUN.c.revision == revision
+        )
+    ).first()
+    if row is None:
+        raise errors.LostLeaseError(f"run {held.run_id} is no longer driven with token {held.token}")
+    cursor = codec.from_json(moves.Cursor, row.cursor)
+    return Committed(cursor, revision, row.is_cancel_requested)
+
+
+def _values(move: moves.Move, cursor: moves.Cursor, revision: int, now: datetime) -> Mapping[str, object]:
+    values: dict[str, object] = {"cursor": codec.to_json(cursor), "step": cursor.step, "revision": revision}
+    if move.acted_at is not None:
+        values["acted_at"] = move.acted_at
+    if move.verdict is not None:
+        values["verdict"] = move.verdict
+    if move.state.is_final:
+        return values | _final_values(move.state, move.sentence, now)
+    if move.state is not _State.RUNNING:
+        values |= {"owner": None, "wake_at": now + timedelta(seconds=move.wake_seconds)}
+    return values | {"state": move.state}
+
+
+def _final_values(state: outcomes.RunState, sentence: str, now: datetime) -> dict[str, object]:
+    return {"state": state, "slot": None, "owner": None, "sentence": sentence, "ended_at": now}
+
+
+def _ended(state: outcomes.RunState, sentence: str) -> moves.Entry:
+    return moves.Entry(_Kind.ENDED, data={"state": state, "sentence": sentence})
+
+
+def cancel(connection: sa.Connection, run_id: str, who: str, now: datetime) -> outcomes.RunState:
+    """Ask a run to stop and return its state afterwards.
+
+    A run that is parked ends here; one that is being driven ends at its next commit. A final run stays as it is.
+    Raises NotFoundError.
+    """
+    row = connection.execute(sa.select(_RUN).where(_RUN.c.id == run_id).with_for_update()).first()
+    if row is None:
+        raise errors.NotFoundError(f"there is no run {run_id}; list them with: dsctl runs list")
+    state = outcomes.RunState(row.state)
+    if state.is_final or row.is_cancel_requested:
+        return state
+    requested = moves.Entry(_Kind.CANCEL_REQUESTED, data={"by": who})
+    if state is _State.RUNNING:
+        connection.execute(_RUN.update().where(_RUN.c.id == run_id).values(is_cancel_requested=True))
+        _append(connection, run_id, (requested,), token=row.token, now=now)
+        return state
+    plan, cursor = codec.from_json(plans.Plan, row.plan), codec.from_json(moves.Cursor, row.cursor)
+    sentence = transitions.cancel_sentence(plan, cursor, is_in_doubt=transitions.is_in_doubt(plan, cursor))
+    values = _final_values(_State.CANCELLED, sentence, now) | {"token": row.token + 1}
+    connection.execute(_RUN.update().where(_RUN.c.id == run_id).values(values))
+    _append(connection, run_id, (requested, _ended(_State.CANCELLED, sentence)), token=row.token, now=now)
+    return _State.CANCELLED
+
+
+def find_owned(connection: sa.Connection, owner: str) -> Collection[tuple[str, int]]:
+    """Return (run, token) of everything `owner` drives according to the database."""
+    query = sa.select(_RUN.c.id, _RUN.c.token).where(_RUN.c.state == _State.RUNNING, _RUN.c.owner == owner)
+    return {(row.id, row.token) for row in connection.execute(query)}
+
+
+def reclaim(connection: sa.Connection, condition: sa.ColumnElement[bool], reason: str, now: datetime) -> int:
+    """Put running runs that nobody drives back into the queue, their place kept; return how many."""
+    query = sa.select(_RUN.c.id, _RUN.c.owner, _RUN.c.token).where(_RUN.c.state == _State.RUNNING, condition)
+    rows = connection.execute(query.with_for_update(skip_locked=True)).all()
+    for row in rows:
+        values = {"state": _State.QUEUED, "owner": None, "wake_at": now}
+        connection.execute(_RUN.update().where(_RUN.c.id == row.id).values(values))
+        entry = moves.Entry(_Kind.RECLAIMED, data={"from": row.owner, "reason": reason})
+        _append(connection, row.id, (entry,), token=row.token, now=now)
+    return len(rows)
+
+
+def results(connection: sa.Connection, run_id: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return the stored data of every finished step: name to `sentence` and `result`."""
+    query = sa.select(_EVENT.c.step, _EVENT.c.data).where(
+        _EVENT.c.run_id == run_id, _EVENT.c.kind == _Kind.STEP_FINISHED
+    )
+    return {row.step: row.data for row in connection.execute(query)}
+
+
+def append(connection: sa.Connection, run_id: str, entry: moves.Entry, now: datetime) -> None:
+    """Add an event to a run that has ended: what became of its errands."""
+    token = connection.execute(sa.select(_RUN.c.token).where(_RUN.c.id == run_id)).scalar_one()
+    _append(connection, run_id, (entry,), token=token, now=now)
+
+
+def _append(
+    connection: sa.Connection, run_id: str, entries: Sequence[moves.Entry], *, token: int, now: datetime
+) -> None:
+    if not entries:
+        return
+    # Counting on the run's row also makes concurrent writers of one log wait for each other.
+    last = connection.execute(
+        _RUN.update()
+        .where(_RUN.c.id == run_id)
+        .values(num_events=_RUN.c.num_events + len(entries))
+        .returning(_RUN.c.num_events)
+    ).scalar_one()
+    first = last - len(entries) + 1
+    connection.execute(
+        _EVENT.insert(),
+        [
+            {
+                "run_id": run_id,
+                "number": first + index,
+                "at": now,
+                "kind": entry.kind,
+                "step": entry.step,
+                "token": token,
+                "data": redaction.redact_mapping(entry.data),
+            }
+            for index, entry in enumerate(entries)
+        ],
+    )
+
+
+def add_errands(connection: sa.Connection, run_id: str, errands: Sequence[moves.Errand], now: datetime) -> None:
+    """Store what an ended run owes, in the transaction of its end."""
+    rows: list[dict[str, object]] = [
+        {
+            "run_id": run_id,
+            "number": index,
+            "kind": errand.kind,
+            "argument": errand.argument,
+            "sentence": errand.sentence,
+            "attempts": 0,
+            "due_at": now,
+        }
+        for index, errand in enumerate(errands, start=1)
+    ]
+    if rows:
+        connection.execute(_ERRAND.insert(), rows)

@@ -1,0 +1,259 @@
+"""Where a run goes next: a pure function for every situation, from cursor to move.
+
+Called by the drivers of `runs`. Knows neither database nor clock (times are passed in). Read it top to bottom to
+know the life of a run: steps in order, then verification, and after a failure undo, follow-up, escalation.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from controlplane.domain import outcomes, plans, runs
+from controlplane.runs import moves
+
+_Kind = runs.RunEventKind
+_State = outcomes.RunState
+# In the argument of an undo edge: every step that took effect and can be undone, newest first.
+ALL_STEPS = "all"
+# Who is told when a person must decide and the runbook names nobody.
+DEFAULT_PERSON = "oncall"
+
+
+def idempotency_key(run_id: str, step: str) -> str:
+    """Return the key under which every try of a step is sent; the target may use it to recognise a repeat."""
+    return f"{run_id}:{step}"
+
+
+def undo_key(run_id: str, step: str) -> str:
+    """Return the key of the undo of a step; another key, or the target would take the undo for a repeat."""
+    return f"{run_id}:{step}:undo"
+
+
+def announce(
+    run_id: str, plan: plans.Plan, cursor: moves.Cursor, now: datetime
+) -> tuple[moves.Cursor, tuple[moves.Entry, ...]]:
+    """Open what stands at the cursor, with the events that say so before it happens."""
+    if cursor.is_open:
+        return cursor, ()
+    opened = dataclasses.replace(cursor, is_open=True, attempt=cursor.attempt + 1, opened_at=now)
+    if cursor.phase is moves.Phase.VERIFY:
+        return opened, (moves.Entry(_Kind.VERIFY_STARTED, data={"signals": _signals(plan)}),)
+    if cursor.phase is moves.Phase.UNDO:
+        key = undo_key(run_id, cursor.undo[0])
+        return opened, (moves.Entry(_Kind.UNDO_STARTED, cursor.undo[0], {"key": key, "attempt": opened.attempt}),)
+    return _announce_step(run_id, plan.steps[cursor.step], opened, now)
+
+
+def _announce_step(
+    run_id: str, step: plans.PlannedStep, opened: moves.Cursor, now: datetime
+) -> tuple[moves.Cursor, tuple[moves.Entry, ...]]:
+    if step.kind is plans.StepKind.WAIT:
+        deadline = now + timedelta(seconds=step.timeout_seconds)
+        waiting = moves.Entry(_Kind.WAITING, step.name, {"until": step.until, "deadline": deadline.isoformat()})
+        return dataclasses.replace(opened, deadline_at=deadline), (moves.Entry(_Kind.STEP_STARTED, step.name), waiting)
+    data = {
+        "attempt": opened.attempt,
+        "key": idempotency_key(run_id, step.name),
+        "action": step.action,
+        "params": step.params,
+    }
+    return opened, (moves.Entry(_Kind.STEP_STARTED, step.name, data),)
+
+
+def is_in_doubt(plan: plans.Plan, cursor: moves.Cursor) -> bool:
+    """Say whether an owner that died at this cursor may have changed the world without a record of the outcome."""
+    if not cursor.is_open or cursor.phase is moves.Phase.VERIFY:
+        return False
+    return cursor.phase is moves.Phase.UNDO or plan.steps[cursor.step].kind is plans.StepKind.ACTION
+
+
+def step_finished(claim: moves.Claim, entries: tuple[moves.Entry, ...], acted_at: datetime | None = None) -> moves.Move:
+    """Leave a step that is done: to the next one, to verification, or to the end."""
+    step = claim.step
+    done = (*claim.cursor.done, step.name) if step.kind is plans.StepKind.ACTION else claim.cursor.done
+    at = moves.Cursor(step=claim.cursor.step + 1, done=done)
+    if at.step < len(claim.plan.steps):
+        return moves.Move(_State.RUNNING, at, entries, acted_at=acted_at)
+    if claim.plan.verify is not None:
+        at = dataclasses.replace(at, phase=moves.Phase.VERIFY)
+        return moves.Move(_State.RUNNING, at, entries, acted_at=acted_at)
+    return end(_State.SUCCEEDED, at, "every step is done; the runbook asks for no verification", entries, acted_at)
+
+
+def announce_again(
+    claim: moves.Claim, entries: tuple[moves.Entry, ...] = (), *, is_doubtful: bool = False
+) -> moves.Move:
+    """Announce what is in doubt once more, at once; no try is ever made without a record of its own."""
+    closed = dataclasses.replace(claim.cursor, is_open=False, is_doubtful=is_doubtful, deadline_at=None)
+    return moves.Move(_State.RUNNING, closed, entries)
+
+
+def try_again(
+    claim: moves.Claim,
+    entries: tuple[moves.Entry, ...],
+    seconds: float,
+    *,
+    is_doubtful: bool = False,
+    acted_at: datetime | None = None,
+) -> moves.Move:
+    """Park the run and announce the same thing again after `seconds`."""
+    closed = dataclasses.replace(claim.cursor, is_open=False, is_doubtful=is_doubtful)
+    return moves.Move(_State.WAITING, closed, entries, wake_seconds=seconds, acted_at=acted_at)
+
+
+def keep_waiting(claim: moves.Claim, seconds: float, *, deadline_at: datetime | None = None) -> moves.Move:
+    """Look again after `seconds`, without announcing anything anew; `deadline_at` replaces the stored one."""
+    cursor = dataclasses.replace(claim.cursor, deadline_at=deadline_at or claim.cursor.deadline_at)
+    return moves.Move(_State.WAITING, cursor, wake_seconds=seconds)
+
+
+def fail(
+    claim: moves.Claim,
+    cause: str,
+    entries: tuple[moves.Entry, ...],
+    is_reversible: Callable[[str], bool],
+    *,
+    verdict: outcomes.Verdict | None = None,
+    acted_at: datetime | None = None,
+) -> moves.Move:
+    """Walk the failure edges: first whatever is to be undone, then the end with its errands."""
+    agenda = undo_agenda(claim.plan, claim.cursor.done, is_reversible)
+    cursor = moves.Cursor(
+        phase=moves.Phase.UNDO, step=claim.cursor.step, done=claim.cursor.done, undo=agenda, cause=cause
+    )
+    return dataclasses.replace(_next_undo(claim.plan, cursor, entries), verdict=verdict, acted_at=acted_at)
+
+
+def undo_agenda(plan: plans.Plan, done: tuple[str, ...], is_reversible: Callable[[str], bool]) -> tuple[str, ...]:
+    """Return the steps to undo in order: as the edges name them, and of those only what took effect, each once."""
+    actions = {step.name: step.action for step in plan.steps}
+    agenda: list[str] = []
+    for edge in plan.on_failure:
+        if edge.kind is plans.EdgeKind.UNDO:
+            is_all = edge.argument == ALL_STEPS and ALL_STEPS not in actions
+            named = [one for one in reversed(done) if is_reversible(actions[one])] if is_all else [edge.argument]
+            agenda += [one for one in named if one in done and one not in agenda]
+    return tuple(agenda)
+
+
+def undo_ended(claim: moves.Claim, entry: moves.Entry, *, is_undone: bool, is_undecided: bool = False) -> moves.Move:
+    """Leave an undo, done or not, for the next one or for the end."""
+    cursor = claim.cursor
+    name, *rest = cursor.undo
+    after = dataclasses.replace(
+        cursor,
+        attempt=0,
+        is_open=False,
+        is_doubtful=False,
+        undo=tuple(rest),
+        undone=(*cursor.undone, name) if is_undone else cursor.undone,
+        not_undone=cursor.not_undone if is_undone else (*cursor.not_undone, name),
+        is_undecided=cursor.is_undecided or is_undecided,
+    )
+    return _next_undo(claim.plan, after, (entry,))
+
+
+def _next_undo(plan: plans.Plan, cursor: moves.Cursor, entries: tuple[moves.Entry, ...]) -> moves.Move:
+    if cursor.undo:
+        return moves.Move(_State.RUNNING, cursor, entries)
+    state = _failed_state(cursor)
+    sentence = _undo_sentence(cursor)
+    needs_human = state is _State.NEEDS_HUMAN
+    errands = people_to_tell(plan, sentence) if needs_human else all_errands(plan, sentence)
+    return end(state, cursor, sentence, entries, errands=errands)
+
+
+def _failed_state(cursor: moves.Cursor) -> outcomes.RunState:
+    if cursor.is_undecided:
+        return _State.NEEDS_HUMAN
+    return _State.ROLLED_BACK if cursor.undone and not cursor.not_undone else _State.FAILED
+
+
+def _undo_sentence(cursor: moves.Cursor) -> str:
+    parts = [cursor.cause]
+    if cursor.undone:
+        parts.append(f"undone: {', '.join(cursor.undone)}")
+    if cursor.not_undone:
+        parts.append(f"not undone: {', '.join(cursor.not_undone)}, look at the target")
+    return "; ".join(parts)
+
+
+def all_errands(plan: plans.Plan, sentence: str) -> tuple[moves.Errand, ...]:
+    """Return the follow-ups and escalations of the failure edges, in their order."""
+    return tuple(
+        moves.Errand(edge.kind, edge.argument, sentence)
+        for edge in plan.on_failure
+        if edge.kind is not plans.EdgeKind.UNDO
+    )
+
+
+def people_to_tell(plan: plans.Plan, sentence: str) -> tuple[moves.Errand, ...]:
+    """Return the escalations alone; somebody is always told."""
+    named = tuple(one for one in all_errands(plan, sentence) if one.kind is plans.EdgeKind.ESCALATE)
+    return named or (moves.Errand(plans.EdgeKind.ESCALATE, DEFAULT_PERSON, sentence),)
+
+
+def hand_over(
+    claim: moves.Claim, sentence: str, entries: tuple[moves.Entry, ...], acted_at: datetime | None = None
+) -> moves.Move:
+    """End at a person's feet: nothing more is done, not even undone, because nobody knows what is true."""
+    errands = people_to_tell(claim.plan, sentence)
+    return end(_State.NEEDS_HUMAN, claim.cursor, sentence, entries, acted_at, errands=errands)
+
+
+def cancel(claim: moves.Claim) -> moves.Move:
+    """End on request, with what is done left as it is."""
+    sentence = cancel_sentence(claim.plan, claim.cursor, is_in_doubt=claim.is_in_doubt)
+    return end(_State.CANCELLED, claim.cursor, sentence, ())
+
+
+def cancel_sentence(plan: plans.Plan, cursor: moves.Cursor, *, is_in_doubt: bool) -> str:
+    """Say what a cancelled run leaves behind."""
+    kept = f"done and kept: {', '.join(cursor.done)}" if cursor.done else "nothing was done"
+    if not is_in_doubt:
+        return f"cancelled on request; {kept}"
+    name = cursor.undo[0] if cursor.phase is moves.Phase.UNDO else plan.steps[cursor.step].name
+    return f"cancelled on request while {name} was in flight: it may have happened, look at {plan.target}"
+
+
+def deny(claim: moves.Claim, denied: outcomes.Denied) -> moves.Move:
+    """End because the guard refused the step at the cursor, which has not been sent.
+
+    What earlier steps did stays: undoing would be acting too, which is what the guard has just refused.
+    """
+    entry = moves.Entry(_Kind.GUARD_DENIED, claim.step.name, {"gate": denied.gate, "sentence": denied.sentence})
+    if not claim.cursor.done:
+        return end(_State.CANCELLED, claim.cursor, f"nothing was done: {denied.sentence}", (entry,))
+    kept = ", ".join(claim.cursor.done)
+    sentence = f"stopped before {claim.step.name}: {denied.sentence}; done and kept: {kept}"
+    errands = people_to_tell(claim.plan, sentence)
+    return end(_State.FAILED, claim.cursor, sentence, (entry,), errands=errands)
+
+
+def verified(claim: moves.Claim, judged: outcomes.Judged, is_reversible: Callable[[str], bool]) -> moves.Move:
+    """Take the verdict: the end when recovered, else the failure edges."""
+    data = {"verdict": judged.verdict, "sentence": judged.sentence, "has_control": judged.has_control}
+    entry = moves.Entry(_Kind.VERIFIED, data=data | {"evidence": judged.evidence})
+    if judged.verdict is outcomes.Verdict.RECOVERED:
+        ended = end(_State.SUCCEEDED, claim.cursor, judged.sentence, (entry,))
+        return dataclasses.replace(ended, verdict=judged.verdict)
+    cause = f"verdict {judged.verdict}: {judged.sentence}"
+    return fail(claim, cause, (entry,), is_reversible, verdict=judged.verdict)
+
+
+def end(
+    state: outcomes.RunState,
+    cursor: moves.Cursor,
+    sentence: str,
+    entries: tuple[moves.Entry, ...],
+    acted_at: datetime | None = None,
+    errands: tuple[moves.Errand, ...] = (),
+) -> moves.Move:
+    """Build the last move of a run."""
+    ended = moves.Entry(_Kind.ENDED, data={"state": state, "sentence": sentence})
+    closed = dataclasses.replace(cursor, is_open=False)
+    return moves.Move(state, closed, (*entries, ended), acted_at=acted_at, sentence=sentence, errands=errands)
+
+
+def _signals(plan: plans.Plan) -> list[str]:
+    return list(plan.verify.signals) if plan.verify is not None else []

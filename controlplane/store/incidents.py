@@ -1,0 +1,95 @@
+"""Incidents and their timelines.
+
+Implements `ports.IncidentStore` for the tick and the API. Async; the work runs in `database`.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from controlplane.domain import errors, incidents, ports
+from controlplane.store import codec, tables, upserts
+from controlplane.store import database as db
+
+
+class IncidentRepository:
+    """Incidents in the database."""
+
+    def __init__(self, database: db.Database, clock: ports.Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def unclosed(self) -> Sequence[incidents.Incident]:
+        """Return every incident that is not closed, oldest first."""
+        query = (
+            sa.select(tables.INCIDENT.c.document)
+            .where(tables.INCIDENT.c.state != incidents.IncidentState.CLOSED)
+            .order_by(tables.INCIDENT.c.opened_at, tables.INCIDENT.c.id)
+        )
+        return await self._select(query)
+
+    async def save(self, incident: incidents.Incident, note: str) -> None:
+        """Insert or update, and append `note` to the timeline unless it is empty, in one commit.
+
+        Raises ConflictError when another incident with the same key is not closed.
+        """
+        now = self._clock.now()
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(upserts.insert_or_update(connection, tables.INCIDENT), _row(incident))
+            if note:
+                connection.execute(tables.INCIDENT_NOTE.insert(), {"incident_id": incident.id, "at": now, "text": note})
+
+        try:
+            await self._database.write(work)
+        except exc.IntegrityError as error:
+            raise errors.ConflictError(
+                f"another incident {incident.key} is open already, so {incident.id} was not stored;"
+                " merge the finding into that one"
+            ) from error
+
+    async def get(self, incident_id: str) -> incidents.Incident:
+        """Return one incident; raises NotFoundError."""
+        found = await self._select(sa.select(tables.INCIDENT.c.document).where(tables.INCIDENT.c.id == incident_id))
+        if not found:
+            raise errors.NotFoundError(f"there is no incident {incident_id}; list them with: dsctl incidents list")
+        return found[0]
+
+    async def find(
+        self, *, service: str | None = None, state: str | None = None, limit: int = 100
+    ) -> Sequence[incidents.Incident]:
+        """Return incidents, newest first."""
+        query = sa.select(tables.INCIDENT.c.document)
+        if service is not None:
+            query = query.where(tables.INCIDENT.c.service == service)
+        if state is not None:
+            query = query.where(tables.INCIDENT.c.state == state)
+        newest_first = query.order_by(tables.INCIDENT.c.opened_at.desc(), tables.INCIDENT.c.id.desc())
+        return await self._select(newest_first.limit(limit))
+
+    async def timeline(self, incident_id: str) -> Sequence[tuple[datetime, str]]:
+        """Return the notes of an incident in order."""
+        note = tables.INCIDENT_NOTE.c
+        query = sa.select(note.at, note.text).where(note.incident_id == incident_id).order_by(note.id)
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        return tuple((row.at, row.text) for row in rows)
+
+    async def _select(self, query: sa.Select[tuple[object]]) -> Sequence[incidents.Incident]:
+        documents = await self._database.read(lambda connection: connection.execute(query).scalars().all())
+        return tuple(codec.from_json(incidents.Incident, one) for one in documents)
+
+
+def _row(incident: incidents.Incident) -> dict[str, object]:
+    return {
+        "id": incident.id,
+        "service": incident.key.service,
+        "fault": incident.key.fault,
+        "node": incident.key.node,
+        "state": incident.state,
+        "opened_at": incident.opened_at,
+        "updated_at": incident.updated_at,
+        "closed_at": incident.closed_at,
+        "document": codec.to_json(incident),
+    }

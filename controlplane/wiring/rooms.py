@@ -1,0 +1,292 @@
+"""Constructs every room and joins them. What is decided is decided in the rooms; nothing is decided here.
+
+Called by `serving` inside its event loop. The rooms form one circle (runs ask the guard, the guard reads runs), which
+is closed here by passing small functions that look up the later part when they are called.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Self
+
+import httpx
+import structlog
+
+from actions import clients
+from actions import registry as action_registry
+from actions.node import admin as node_admin
+from actions.node import client as admin_client
+from actions.node import directory
+from actions.traffic import admin as gateway_admin
+from alerts import alertmanager, intake, notify, silences
+from controlplane import expressions, schedule, settings, telemetry
+from controlplane.api import house
+from controlplane.domain import errors, plans, ports, remediation, ticks, windows
+from controlplane.engine import dispatch, facts, handle, look, recheck, tick, verification
+from controlplane.observe import prometheus, reader
+from controlplane.runs import config as run_config
+from controlplane.runs import engine as run_engine
+from controlplane.runs import failpoints, planning
+from controlplane.runs.language import library
+from controlplane.store import house as stores
+from controlplane.store import retention
+from controlplane.wiring import adapters, files
+from detectors import level_shift
+
+# The name of the setting, for messages that say what to correct.
+_NODE_SETTING = "node_admin.token_file"
+
+
+class CurrentView:
+    """The newest fleet view, for the directory of addresses; filled in once the tick exists."""
+
+    def __init__(self) -> None:
+        self.tick: tick.Tick | None = None
+
+    def __call__(self) -> windows.FleetView | None:
+        """Return the view of the newest tick, or None before the first."""
+        return None if self.tick is None else self.tick.view()
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Everything that reaches nodes and gateways; `admin` are the connection pools to close."""
+
+    admin: Sequence[admin_client.AdminClient]
+    view: CurrentView
+    where: directory.FleetDirectory
+    actions: action_registry.Registry
+
+    @classmethod
+    def build(cls, chosen: settings.Settings) -> Self:
+        """Construct the clients; connects to nothing. Raises InvalidInputError for a secret that cannot be read."""
+        view = CurrentView()
+        gateways = {service: one.admin_url for service, one in chosen.gateways.items()}
+        where = directory.FleetDirectory(view, gateways)
+        to_nodes = admin_client.AdminClient(token=chosen.node_admin.reveal() or "", token_setting=_NODE_SETTING)
+        to_gateways = {
+            service: admin_client.AdminClient(token=one.reveal() or "", token_setting=f"gateways.{service}.token_file")
+            for service, one in chosen.gateways.items()
+        }
+        targets = clients.Clients(
+            where, node_admin.NodeAdmin(to_nodes, where), gateway_admin.GatewayAdmin(to_gateways, where)
+        )
+        return cls((to_nodes, *to_gateways.values()), view, where, action_registry.build(targets))
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The connections to everything outside, opened by `serving`, which also closes them."""
+
+    clock: ports.Clock
+    store: stores.House
+    targets: Targets
+    http: httpx.AsyncClient
+    executor: Executor
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """The parts that are started and stopped, and the API's view of all."""
+
+    engine: run_engine.RunEngine
+    loop: schedule.Loop
+    home: house.House
+
+
+def build(chosen: settings.Settings, content: files.Content, world: World, fail: failpoints.FailPoints) -> Rooms:
+    """Construct and join every room; starts nothing."""
+    return _Builder(chosen, content, world, fail).build()
+
+
+class _Builder:
+    """Holds what several rooms share while they are constructed."""
+
+    def __init__(
+        self, chosen: settings.Settings, content: files.Content, world: World, fail: failpoints.FailPoints
+    ) -> None:
+        self._settings = chosen
+        self._content = content
+        self._world = world
+        self._fail = fail
+        self._managed = {one.name: one for one in content.services}
+        self._telemetry = telemetry.Telemetry(world.clock)
+        self._metrics = prometheus.PrometheusClient(chosen.prometheus_url, world.executor)
+        self._reader = reader.PrometheusReader(
+            self._metrics,
+            content.services,
+            content.profiles,
+            content.catalogue,
+            world.clock,
+            window_seconds=chosen.query_window_seconds,
+        )
+        self._alertmanager = alertmanager.Alertmanager(world.http, chosen.alertmanager_url)
+        self._notifier = notify.AlertmanagerNotifier(self._alertmanager, world.clock)
+        self._decisions = adapters.CountedDecisions(world.store.decisions, self._telemetry)
+        self._gatherer = facts.Gatherer(
+            facts.Sources(
+                reader=self._reader,
+                alerts=world.store.alerts,
+                incidents=world.store.incidents,
+                runs=world.store.runs,
+                automation=world.store.automation,
+                silences=silences.AlertmanagerSilences(self._alertmanager, world.clock),
+            ),
+            self._managed,
+            world.clock,
+        )
+
+    def build(self) -> Rooms:
+        loop: schedule.Loop | None = None
+        door: dispatch.Dispatch | None = None
+        ended = _EndedRuns(self._world.store.runs, self._telemetry)
+
+        def on_ended(run_id: str) -> None:
+            ended.note(run_id)
+            if loop is not None:
+                loop.wake()
+
+        async def follow_up(plan: plans.Plan, runbook: str, dedup_key: str) -> str:
+            if door is None:
+                raise errors.RetryLaterError("the control plane is still starting")
+            return await _follow_up(door, plan, runbook, dedup_key)
+
+        engine = self._engine(follow_up, on_ended)
+        door = self._door(engine)
+        body = self._tick(door)
+        self._world.targets.view.tick = body
+        loop = self._loop(engine, body, ended)
+        self._telemetry.watch_ticks(loop.seconds_since_good)
+        return Rooms(engine, loop, self._home(engine, door, loop))
+
+    def _engine(self, follow_up: run_config.FollowUp, on_ended: run_config.OnEnded) -> run_engine.RunEngine:
+        clock = self._world.clock
+        asked = run_config.RunPorts(
+            clock=clock,
+            actions=self._world.targets.actions,
+            guard=recheck.Recheck(self._gatherer),
+            verifier=verification.Verification(self._reader, self._managed, clock),
+            conditions=expressions.Conditions(),
+            facts=facts.FleetFacts(self._reader, self._managed, clock),
+            notifier=self._notifier,
+            follow_up=follow_up,
+            on_ended=on_ended,
+        )
+        paced = run_config.RunSettings(lease_seconds=self._settings.lease_ttl_seconds)
+        return run_engine.RunEngine(self._world.store.database, asked, paced, self._fail)
+
+    def _door(self, engine: run_engine.RunEngine) -> dispatch.Dispatch:
+        planner = planning.RunbookPlanner(
+            runbooks=self._content.runbooks,
+            actions=self._world.targets.actions,
+            managed=self._managed,
+            where=self._world.targets.where,
+            clock=self._world.clock,
+        )
+        return dispatch.Dispatch(
+            planner=planner,
+            gatherer=self._gatherer,
+            decisions=self._decisions,
+            submitter=engine,
+            clock=self._world.clock,
+        )
+
+    def _tick(self, door: dispatch.Dispatch) -> tick.Tick:
+        store = self._world.store
+        hands = handle.Hands(
+            incidents=store.incidents,
+            runs=store.runs,
+            decisions=self._decisions,
+            remediator=door,
+            notifier=self._notifier,
+            conditions=expressions.Conditions(),
+            services=self._managed,
+            policies=self._content.policies,
+        )
+        eyes = look.Eyes(self._reader, store.alerts, (level_shift.LevelShift(),), self._managed)
+        pace = handle.Pace(
+            quiet_seconds=self._settings.incident_quiet_seconds,
+            grace_seconds=self._settings.resolve_grace_seconds,
+        )
+        self._leadership = schedule.Leadership(self._world.clock, self._settings.lease_ttl_seconds)
+        return tick.Tick(eyes=eyes, hands=hands, pace=pace, clock=self._world.clock, is_leader=self._leadership.is_held)
+
+    def _loop(self, engine: run_engine.RunEngine, body: tick.Tick, ended: "_EndedRuns") -> schedule.Loop:
+        store, clock = self._world.store, self._world.clock
+
+        async def after_tick(report: ticks.TickReport) -> None:
+            self._telemetry.tick(report)
+            self._telemetry.unclosed_incidents(await store.incidents.unclosed())
+            await ended.tell()
+
+        async def sweep() -> int:
+            return await retention.sweep(store.database, clock, keep_days=self._settings.retention_days)
+
+        return schedule.Loop(
+            schedule.Work(body, engine.lead, after_tick, sweep),
+            self._leadership,
+            clock,
+            tick_seconds=self._settings.tick_seconds,
+            lease_seconds=self._settings.lease_ttl_seconds,
+        )
+
+    def _home(self, engine: run_engine.RunEngine, door: dispatch.Dispatch, loop: schedule.Loop) -> house.House:
+        store = self._world.store
+        return house.House(
+            clock=self._world.clock,
+            incidents=store.incidents,
+            runs=store.runs,
+            run_control=engine,
+            decisions=self._decisions,
+            alerts=store.alerts,
+            automation=store.automation,
+            remediator=door,
+            ticks=loop,
+            runbooks=self._content.runbooks,
+            parse_runbook=functools.partial(library.parse, words=self._content.words),
+            tokens=store.tokens,
+            readiness=adapters.Readiness(store.database, engine, self._metrics, self._alertmanager),
+            telemetry=self._telemetry,
+            parse_notification=intake.parse,
+            max_pending_webhooks=self._settings.webhook.max_pending,
+        )
+
+
+class _EndedRuns:
+    """Counts and logs each run that this process saw end, once."""
+
+    def __init__(self, runs: ports.RunStore, told: telemetry.Telemetry) -> None:
+        self._runs = runs
+        self._telemetry = told
+        self._ids: list[str] = []
+        self._log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("dsctl.wiring")
+
+    def note(self, run_id: str) -> None:
+        """Remember a run that has ended; never blocks."""
+        self._ids.append(run_id)
+
+    async def tell(self) -> None:
+        """Count what has ended since the last call."""
+        while self._ids:
+            run_id = self._ids.pop()
+            try:
+                self._telemetry.run_ended(await self._runs.get(run_id))
+            except errors.DsctlError as error:
+                self._log.warning("run_not_counted", run=run_id, reason=str(error))
+
+
+async def _follow_up(door: remediation.Remediator, plan: plans.Plan, runbook: str, dedup_key: str) -> str:
+    """Submit the runbook that follows a failed plan, on the same target, through the same guard."""
+    request = dataclasses.replace(
+        plan.request,
+        runbook=runbook,
+        inputs={},
+        dedup_key=dedup_key,
+        reason=f"follows {plan.request.runbook}, which failed",
+    )
+    answer = await door.remediate(request)
+    if isinstance(answer, remediation.Refused):
+        raise errors.GiveUpError(answer.guard.sentence)
+    return answer.run_id
