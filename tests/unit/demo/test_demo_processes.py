@@ -30,6 +30,15 @@ def is_running(pid: int) -> bool:
     return state != "Z"
 
 
+async def is_gone(pid: int) -> bool:
+    """Wait for a killed process to end: the signal is sent, the kernel delivers it in its own time."""
+    time = system_clock.SystemClock()
+    until = time.monotonic() + 10
+    while is_running(pid) and time.monotonic() < until:
+        await time.sleep(0.05)
+    return not is_running(pid)
+
+
 @pytest.fixture
 def running(tmp_path: Path) -> processes.Processes:
     return processes.Processes(tmp_path, system_clock.SystemClock())
@@ -46,7 +55,7 @@ async def test_a_process_is_ready_when_it_answers_and_ends_with_its_children(run
         assert is_running(child)
     finally:
         await running.stop_all()
-    assert not is_running(child)
+    assert await is_gone(child)
 
 
 async def test_a_process_that_ends_early_is_named_with_its_last_words(running):
