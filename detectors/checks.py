@@ -6,7 +6,7 @@ A check raises AssertionError with a sentence. Pure; the windows are made up and
 import copy
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +15,7 @@ from controlplane.domain import signals as sig
 
 END = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 STEP_SECONDS = 5.0
+_HOURS_LATER = 7200.0
 _SERVICE = services.Service("checked", "dsctl", {"service": "checked"})
 _NODES = ("node-a", "node-b", "node-c")
 
@@ -88,6 +89,46 @@ def does_not_depend_on_order(detector: ports.Detector) -> None:
     )
 
 
+def takes_nan_for_a_hole(detector: ports.Detector) -> None:
+    """A sample that is not a number says as much as one that is not there."""
+    window = noisy(detector)
+    nan = _each_series(window, lambda series: _replaced(series, math.nan))
+    hole = _each_series(window, lambda series: _replaced(series, None))
+    _require(_said(detector, nan) == _said(detector, hole), "NaN is judged differently from a missing sample")
+
+
+def survives_gaps(detector: ports.Detector) -> None:
+    """Nodes come late, go early, vanish for a while, and lack signals; whatever is said about that is sound."""
+    window = noisy(detector)
+    start, length = window.start.timestamp(), detector.window_seconds
+    spans = {
+        "node-a": [(start + length / 2, math.inf)],
+        "node-b": [(0.0, start + length / 3), (start + length / 2, math.inf)],
+        "node-c": [(0.0, start + length / 2)],
+    }
+    cut = {
+        node: {name: _within(series, spans[node]) for name, series in list(signals.items())[number:]}
+        for number, (node, signals) in enumerate(window.nodes.items())
+    }
+    for said in detector.detect(_SERVICE, replace(window, nodes=cut)):
+        _is_sound(detector, said)
+
+
+def says_the_same_at_any_hour(detector: ports.Detector) -> None:
+    """Only the distance between samples counts, not when they were taken."""
+    window = noisy(detector)
+    later = _each_series(
+        window, lambda series: windows.Series(tuple(time + _HOURS_LATER for time in series.times), series.values)
+    )
+    shift = timedelta(seconds=_HOURS_LATER)
+    later = replace(later, start=window.start + shift, end=window.end + shift)
+    _require(
+        [replace(one, at=END) if isinstance(one, findings.Finding) else one for one in _said(detector, later)]
+        == [replace(one, at=END) if isinstance(one, findings.Finding) else one for one in _said(detector, window)],
+        "the same samples an hour later are judged differently",
+    )
+
+
 def findings_are_complete(detector: ports.Detector) -> None:
     """Findings name their source, the service, a node of the window, and a signal the detector asked for."""
     for said in detector.detect(_SERVICE, noisy(detector)):
@@ -102,6 +143,9 @@ _CHECKS: tuple[Check, ...] = (
     survives_odd_series,
     stays_calm_on_constants,
     does_not_depend_on_order,
+    takes_nan_for_a_hole,
+    survives_gaps,
+    says_the_same_at_any_hour,
     findings_are_complete,
 )
 
@@ -121,6 +165,33 @@ def noisy(detector: ports.Detector) -> windows.Window:
         for node in _NODES
     }  # fmt: skip
     return _window(detector, {signal: series(0.5, 0.0) for signal in sorted(detector.signals)}, nodes)
+
+
+def _said(detector: ports.Detector, window: windows.Window) -> list[findings.Finding | findings.NotReady]:
+    return list(detector.detect(_SERVICE, window))
+
+
+def _each_series(window: windows.Window, change: Callable[[windows.Series], windows.Series]) -> windows.Window:
+    nodes = {node: {name: change(series) for name, series in signals.items()} for node, signals in window.nodes.items()}
+    whole = {name: change(series) for name, series in window.service_signals.items()}
+    return replace(window, nodes=nodes, service_signals=whole)
+
+
+def _replaced(series: windows.Series, value: float | None) -> windows.Series:
+    """Replace every fifth sample by `value`, or leave it out."""
+    pairs = [
+        (time, value if number % 5 == 0 else known)
+        for number, (time, known) in enumerate(zip(series.times, series.values, strict=True))
+    ]
+    kept = [(time, sample) for time, sample in pairs if sample is not None]
+    return windows.Series(tuple(time for time, _ in kept), tuple(sample for _, sample in kept))
+
+
+def _within(series: windows.Series, spans: Sequence[tuple[float, float]]) -> windows.Series:
+    parts = [series.between(start, end) for start, end in spans]
+    return windows.Series(
+        tuple(time for part in parts for time in part.times), tuple(value for part in parts for value in part.values)
+    )
 
 
 def _odd(detector: ports.Detector) -> Iterator[windows.Window]:
