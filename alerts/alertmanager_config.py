@@ -1,6 +1,6 @@
 """Writes Alertmanager's configuration: alerts go to dsctl's webhook, what dsctl says goes to people.
 
-Called by the demo and by `dsctl config`; `alertmanager.yml` beside it is its output with the defaults, and a test
+Called by the demo; `alertmanager.yml` beside it is its output with the defaults, and a test
 keeps the two equal. Pure: values in, the text of a file out. Stays within what Alertmanager 0.25 understands.
 """
 

@@ -10,9 +10,11 @@ from alerts import alertmanager
 from controlplane.domain import alerting, ports
 
 ALERT_NAME = "DsctlEscalation"
-# An escalation ends by itself: nobody is reminded for ever of an incident that was closed in the meantime, and a
-# shift of four hours sees it at least once at the usual repeat_interval.
-_LASTS = timedelta(hours=4)
+# An escalation ends by itself. That of an incident is repeated every minute while it lasts, so that people are left alone
+# soon after it was closed. Nobody repeats that of a run alone: a shift of four hours sees it at least once at the usual
+# repeat_interval.
+_LASTS_WITH_INCIDENT = timedelta(minutes=10)
+_LASTS_ALONE = timedelta(hours=4)
 
 
 class AlertmanagerNotifier:
@@ -45,7 +47,7 @@ class AlertmanagerNotifier:
                 "description": f"dsctl asks {to} to look at {service} {node}".rstrip(),
             },
             "startsAt": now.isoformat(),
-            "endsAt": (now + _LASTS).isoformat(),
+            "endsAt": (now + (_LASTS_WITH_INCIDENT if incident_id else _LASTS_ALONE)).isoformat(),
         }
         if self._link:
             alert["generatorURL"] = f"{self._link}/api/v1/incidents/{incident_id}"

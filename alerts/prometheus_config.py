@@ -1,6 +1,6 @@
 """Writes Prometheus's configuration: one scrape job per kind of target, found through files.
 
-Called by the demo and by `dsctl config`; `prometheus.yml` beside it is its output with the defaults, and a test
+Called by the demo; `prometheus.yml` beside it is its output with the defaults, and a test
 keeps the two equal. Pure: values in, the text of a file out. The jobs' names are those the metric profiles know.
 
 Every target carries `service`, and nodes and their exporters carry `node`: that is how the reader knows whose

@@ -5,21 +5,24 @@ A level comes from the key; headers are believed only from a key marked as a gat
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from inference_node import errors, levels
 
 DEFAULT_TENANT = "default"
+MAX_TIME_LEFT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What a key grants."""
+    """What a key grants; and where a gateway calls, how long its caller will still wait."""
 
     tenant: str = DEFAULT_TENANT
     level: levels.Level = levels.Level.STANDARD
     is_gateway: bool = False
+    time_left_seconds: float | None = None
 
 
 class Keyring:
@@ -37,6 +40,7 @@ class Keyring:
             tenant=headers.get("x-tenant", caller.tenant),
             level=_level(headers.get("x-service-level"), caller.level),
             is_gateway=True,
+            time_left_seconds=_seconds(headers.get("x-time-left")),
         )
 
     def _known(self, headers: Mapping[str, str]) -> Caller:
@@ -87,3 +91,20 @@ def _level(name: str | None, granted: levels.Level) -> levels.Level:
         raise errors.DataError(
             400, f"X-Service-Level {name!r} is not one of premium, standard, batch.", param="X-Service-Level"
         ) from None
+
+
+def _seconds(text: str | None) -> float | None:
+    """Return a time in seconds, None where none is given."""
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= MAX_TIME_LEFT_SECONDS:
+        raise errors.DataError(
+            400,
+            f"X-Time-Left {text[:20]!r} is not a number of seconds above 0, at most {MAX_TIME_LEFT_SECONDS:g}.",
+            param="X-Time-Left",
+        )
+    return seconds

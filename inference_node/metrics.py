@@ -12,6 +12,16 @@ import prometheus_client
 from inference_node import levels
 from inference_node.engine import generation
 
+REJECTIONS = (
+    "queue_full",
+    "waited_too_long",
+    "not_cached",
+    "prompt_capped",
+    "draining",
+    "loading",
+    "dead",
+)
+
 _MILLISECONDS = (0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2.5, 5, 10)
 _FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
 _REQUEST = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480)
@@ -157,5 +167,5 @@ class NodeMetrics:
         self.cache_flushes.labels("l1")
         for level in levels.Level:
             self.degraded.labels(level)
-            for reason in ("queue_full", "draining", "loading", "dead"):
+            for reason in REJECTIONS:
                 self.rejected.labels(level, reason)

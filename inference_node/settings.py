@@ -4,9 +4,11 @@ Unknown keys, duplicate keys and wrong types are errors that name the place. Sec
 """
 
 import ipaddress
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 import pydantic
 import yaml
@@ -14,10 +16,35 @@ import yaml
 from inference_node import auth, errors, levels
 
 NODE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
-NODE_URL = r"^https?://[^/@?#\s]+/?$"
+# Host names as resolvers take them: a label that is empty or too long fails only when a request is sent.
+_LABEL = "[A-Za-z0-9_-]{1,63}"
+_NODE_URL = re.compile(rf"https?://({_LABEL}(\.{_LABEL}){{0,30}}|\[[0-9A-Fa-f:.]{{2,45}}\])(:[0-9]{{1,5}})?/?")
+HEADER_TEXT = r"^[!-~]{1,128}$"
 
 Port = Annotated[int, pydantic.Field(ge=0, le=65535, description="0 takes a free port.")]
-Secret = Annotated[pydantic.SecretStr, pydantic.Field(min_length=8)]
+
+
+def _is_reachable(url: str) -> str:
+    """Refuse what only looks like an address; urlsplit knows which ports and IPv6 addresses there are."""
+    try:
+        is_address = _NODE_URL.fullmatch(url) is not None and urlsplit(url).port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise ValueError("is no address of a node; write it as http://host:port")
+    return url
+
+
+NodeUrl = Annotated[str, pydantic.Field(description="Scheme, host and port."), pydantic.AfterValidator(_is_reachable)]
+
+
+def _fits_a_header(secret: pydantic.SecretStr) -> pydantic.SecretStr:
+    if not re.fullmatch("[!-~]+", secret.get_secret_value()):
+        raise ValueError("travels in an HTTP header; use printable ASCII characters without spaces")
+    return secret
+
+
+Secret = Annotated[pydantic.SecretStr, pydantic.Field(min_length=8), pydantic.AfterValidator(_fits_a_header)]
 
 
 class _Model(pydantic.BaseModel):
@@ -28,13 +55,50 @@ class ApiKey(_Model):
     """One data API key and what it grants."""
 
     key: Secret
-    tenant: str = pydantic.Field(default=auth.DEFAULT_TENANT, min_length=1, description="Separates cached answers.")
+    tenant: str = pydantic.Field(
+        default=auth.DEFAULT_TENANT, pattern=HEADER_TEXT, description="Separates cached answers; travels in a header."
+    )
     level: levels.Level = pydantic.Field(default=levels.Level.STANDARD, description="Service level of the key.")
     is_gateway: bool = pydantic.Field(default=False, description="Believe X-Service-Level and X-Tenant of its calls.")
 
     def caller(self) -> auth.Caller:
         """Return what the key grants."""
         return auth.Caller(self.tenant, self.level, self.is_gateway)
+
+
+class LevelSettings(_Model):
+    """Places and time limit of one service level; without a time limit the level's default holds."""
+
+    concurrency: int = pydantic.Field(ge=0, le=10_000)
+    queue: int = pydantic.Field(ge=0, le=10_000, description="At most; less while the measured rate allows less.")
+    timeout_seconds: float | None = pydantic.Field(default=None, gt=0, le=3600)
+
+
+DEFAULT_TIMEOUTS = {levels.Level.PREMIUM: 5.0, levels.Level.STANDARD: 3.0, levels.Level.BATCH: 10.0}
+"""Seconds until the whole answer, or until the first and between two pieces of a stream."""
+
+
+class LevelsSettings(_Model):
+    """Places and time limit of every level."""
+
+    premium: LevelSettings = LevelSettings(concurrency=100, queue=200)
+    standard: LevelSettings = LevelSettings(concurrency=500, queue=500)
+    batch: LevelSettings = LevelSettings(concurrency=2000, queue=2000)
+
+    def limits(self) -> dict[levels.Level, levels.Limit]:
+        """Return the limits by level."""
+        return {level: levels.Limit(each.concurrency, each.queue) for level, each in self._by_level().items()}
+
+    def timeouts(self) -> dict[levels.Level, float]:
+        """Return the time limits by level, in seconds."""
+        return {level: each.timeout_seconds or DEFAULT_TIMEOUTS[level] for level, each in self._by_level().items()}
+
+    def _by_level(self) -> dict[levels.Level, LevelSettings]:
+        return {
+            levels.Level.PREMIUM: self.premium,
+            levels.Level.STANDARD: self.standard,
+            levels.Level.BATCH: self.batch,
+        }
 
 
 class ServerSettings(_Model):
@@ -45,8 +109,15 @@ class ServerSettings(_Model):
     service: str = pydantic.Field(default="chat", min_length=1, description="The service it belongs to.")
     api_keys: tuple[ApiKey, ...] = pydantic.Field(default=(), description="Without any: everybody, on loopback only.")
     admin_tokens: tuple[Secret, ...] = pydantic.Field(default=(), description="Without any the admin API is closed.")
+    levels: LevelsSettings = LevelsSettings()
+    ageing_seconds: float = pydantic.Field(
+        default=2, gt=0, description="A request that waited so long gets one turn in eight, whatever its level."
+    )
     max_body_bytes: int = pydantic.Field(default=1_048_576, ge=1024, description="Larger bodies are refused with 413.")
     shutdown_grace_seconds: int = pydantic.Field(default=10, ge=0, description="Time for open answers after SIGTERM.")
+    lifeline_pid: int | None = pydantic.Field(
+        default=None, ge=1, description="Ends itself, as on SIGTERM, when this process is gone; for demos and tests."
+    )
 
     @pydantic.model_validator(mode="after")
     def _is_not_open_to_the_network(self) -> Self:
@@ -114,30 +185,6 @@ class BatchSettings(_Model):
     max_wait_seconds: float = pydantic.Field(default=0.1, ge=0, le=10)
 
 
-class LevelSettings(_Model):
-    """Places of one service level."""
-
-    concurrency: int = pydantic.Field(ge=0, le=10_000)
-    queue: int = pydantic.Field(ge=0, le=10_000)
-
-
-class LevelsSettings(_Model):
-    """Places of every level."""
-
-    premium: LevelSettings = LevelSettings(concurrency=100, queue=200)
-    standard: LevelSettings = LevelSettings(concurrency=500, queue=500)
-    batch: LevelSettings = LevelSettings(concurrency=2000, queue=2000)
-
-    def limits(self) -> dict[levels.Level, levels.Limit]:
-        """Return the limits by level."""
-        by_level = {
-            levels.Level.PREMIUM: self.premium,
-            levels.Level.STANDARD: self.standard,
-            levels.Level.BATCH: self.batch,
-        }
-        return {level: levels.Limit(each.concurrency, each.queue) for level, each in by_level.items()}
-
-
 class CacheSettings(_Model):
     """The L1 response cache."""
 
@@ -155,11 +202,10 @@ class NodeSettings(ServerSettings):
     name: str = pydantic.Field(default="node-1", pattern=NODE_NAME)
     model: ModelSettings = ModelSettings()
     batch: BatchSettings = BatchSettings()
-    levels: LevelsSettings = LevelsSettings()
     cache: CacheSettings = CacheSettings()
     default_max_tokens: int = pydantic.Field(default=64, ge=1, description="Used where a request names none.")
     request_timeout_seconds: float = pydantic.Field(
-        default=60, gt=0, description="Then 504, and the work is cancelled."
+        default=60, gt=0, description="Longest time of a whole stream; then 504, and the work is cancelled."
     )
     pace_step_seconds: float = pydantic.Field(default=0, ge=0, le=10, description="Artificial minimum time of a step.")
     faults_enabled: bool = pydantic.Field(default=False, description="Allow fault injection through the admin API.")
@@ -169,7 +215,7 @@ class GatewayNode(_Model):
     """A node that the gateway knows from the start."""
 
     name: str = pydantic.Field(pattern=NODE_NAME)
-    url: str = pydantic.Field(pattern=NODE_URL, description="Scheme, host and port.")
+    url: NodeUrl
     weight: float = pydantic.Field(default=1, ge=0, le=1000)
 
 
@@ -179,9 +225,17 @@ class GatewaySettings(ServerSettings):
     port: Port = 8000
     nodes: tuple[GatewayNode, ...] = ()
     node_api_key: Secret | None = pydantic.Field(default=None, description="The key nodes know as a gateway's.")
-    max_outstanding: int = pydantic.Field(default=2000, ge=1, description="Beyond it requests are refused with 429.")
+    max_outstanding: int = pydantic.Field(
+        default=2000, ge=1, description="Requests inside at once, waiting and at nodes; beyond it 429."
+    )
+    max_at_nodes: int | None = pydantic.Field(
+        default=None, ge=1, description="Of these, at nodes at once; the others wait, best level first. Unset: all."
+    )
     connect_timeout_seconds: float = pydantic.Field(default=1, gt=0)
     read_timeout_seconds: float = pydantic.Field(default=60, gt=0, description="Longest silence of a node; then 504.")
+    slow_start_seconds: float = pydantic.Field(
+        default=30, ge=0, le=3600, description="Time in which a node that comes into service rises to its full share."
+    )
 
 
 def is_loopback(host: str) -> bool:
@@ -214,7 +268,10 @@ def describe(error: pydantic.ValidationError) -> str:
 
 def places(error: pydantic.ValidationError) -> tuple[tuple[str, str], ...]:
     """Return place and message of each complaint."""
-    return tuple((".".join(map(str, each["loc"])), each["msg"]) for each in error.errors(include_url=False))
+    return tuple(
+        (".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, "))
+        for each in error.errors(include_url=False)
+    )
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -222,7 +279,8 @@ def _parse(path: Path) -> dict[str, Any]:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise errors.SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # PyYAML lets through what its constructors raise for such things as 2024-99-99, and the depth it could not follow.
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
         raise errors.SettingsError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(document, dict):
         raise errors.SettingsError(f"{path}: must be a mapping of setting names to values")

@@ -5,9 +5,10 @@ while they are read. Concurrency: async, one event loop per process.
 """
 
 import asyncio
+import contextlib
 import http
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Annotated, Any, Protocol, TypeVar
 
 import fastapi
@@ -18,7 +19,7 @@ from fastapi import responses
 from starlette import exceptions
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from inference_node import auth, clock, errors, settings
+from inference_node import auth, clock, errors, lifeline, settings
 
 T = TypeVar("T")
 AnyBody = TypeVar("AnyBody", bound=pydantic.BaseModel)
@@ -63,6 +64,12 @@ async def read_body(request: fastapi.Request, max_bytes: int) -> bytes:
         if len(body) > max_bytes:
             raise _too_large(request, max_bytes)
     return bytes(body)
+
+
+def body_too_slow() -> errors.DataError:
+    """Return the 408 of a body that did not arrive within the level's time limit."""
+    said = "The body did not arrive within the time limit of its level; send it again."
+    return errors.DataError(408, said, kind="timeout_error", code="timeout")
 
 
 def body_of(model: type[AnyBody], max_bytes: int, *, is_optional: bool = False) -> Any:
@@ -291,6 +298,26 @@ class Server(uvicorn.Server):
         """Stop on the first signal; give up on open answers on the second."""
         if self.should_exit:
             self.force_exit = True
+        self._stop()
+        _log.info("stopping", signal=sig)
+
+    def _stop(self) -> None:
         self.should_exit = True
         self._on_stop()
-        _log.info("stopping", signal=sig)
+
+    @contextlib.asynccontextmanager
+    async def tied_to(self, pid: int | None, time: clock.Clock) -> AsyncGenerator[None]:
+        """While inside, stop as on a signal when process `pid` is gone; without one nothing is watched."""
+        if pid is None:
+            yield
+            return
+        watching = asyncio.create_task(lifeline.watch(pid, time, self._lose), name="lifeline")
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    def _lose(self) -> None:
+        self._stop()
+        _log.info("stopping", lifeline="gone")

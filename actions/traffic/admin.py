@@ -8,6 +8,7 @@ from actions.node import admin, client, directory
 from controlplane.domain import errors, outcomes
 
 NODES = "/admin/v1/nodes"
+LEVELS = "/admin/v1/levels"
 
 
 class GatewayNode(pydantic.BaseModel):
@@ -19,7 +20,9 @@ class GatewayNode(pydantic.BaseModel):
     state: str
     weight: float
     outstanding: int
+    slow_start_ratio: float = 1.0
     eject_expires_in_seconds: float | None = None
+    eject_reason: str = ""
 
 
 class _GatewayNodes(pydantic.BaseModel):
@@ -35,6 +38,38 @@ class GatewayNodeSet(pydantic.BaseModel):
 
     node: GatewayNode
     boot_id: str
+
+
+class LevelState(pydantic.BaseModel):
+    """Whether a gateway refuses a level."""
+
+    model_config = pydantic.ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    is_shed: bool
+
+
+class Levels(pydantic.BaseModel):
+    """What a gateway's state says about service levels; `rung` is None where no ladder has set them."""
+
+    model_config = pydantic.ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    levels: dict[str, LevelState]
+    rung: int | None
+    leases: list[admin.Lease]
+
+    @property
+    def expires_in_seconds(self) -> float | None:
+        """When the change of levels ends by itself; None where there is none."""
+        return next((lease.expires_in_seconds for lease in self.leases if lease.kind == "levels"), None)
+
+    @property
+    def is_foreign(self) -> bool:
+        """True when somebody changed levels without the ladder."""
+        return self.rung is None and self.expires_in_seconds is not None
+
+    def shed(self) -> tuple[str, ...]:
+        """Return the names of the levels that are refused."""
+        return tuple(sorted(name for name, level in self.levels.items() if level.is_shed))
 
 
 class GatewayAdmin:
@@ -70,6 +105,45 @@ class GatewayAdmin:
         """Return what the gateway remembers under a key, None when it remembers nothing."""
         http, url = self._reach(service)
         return await admin.operation(http, url, key, target=_name(service))
+
+    async def register(
+        self, service: str, name: str, node_url: str, *, key: str, timeout_seconds: float
+    ) -> GatewayNodeSet:
+        """PUT `/admin/v1/nodes/{name}`: a node the gateway does not know joins; an ejected one stays ejected."""
+        target = _name(service)
+        http, url = self._reach(service)
+        answer = await http.change(
+            "PUT",
+            url,
+            f"{NODES}/{client.segment(name)}",
+            target=target,
+            body={"url": node_url},
+            key=key,
+            timeout_seconds=timeout_seconds,
+        )
+        return admin.changed_as(GatewayNodeSet, answer, target)
+
+    async def levels(self, service: str) -> Levels:
+        """Return which levels the gateway refuses, and on which rung that is."""
+        target = _name(service)
+        http, url = self._reach(service)
+        return admin.read_as(Levels, await http.read(url, admin.STATE, target=target), target)
+
+    async def set_levels(
+        self, service: str, *, body: Mapping[str, outcomes.Json], key: str, timeout_seconds: float
+    ) -> None:
+        """PUT `/admin/v1/levels`."""
+        http, url = self._reach(service)
+        await http.change(
+            "PUT", url, LEVELS, target=_name(service), body=body, key=key, timeout_seconds=timeout_seconds
+        )
+
+    async def end_levels(self, service: str, *, key: str, timeout_seconds: float) -> None:
+        """DELETE `/admin/v1/levels`."""
+        http, url = self._reach(service)
+        await http.change(
+            "DELETE", url, LEVELS, target=_name(service), body=None, key=key, timeout_seconds=timeout_seconds
+        )
 
     async def change_node(
         self,

@@ -8,9 +8,10 @@ _EJECTED = "ejected"
 
 
 class Params(params.Params):
-    """How long the gateway leaves the node out when nobody returns it."""
+    """How long the gateway leaves the node out when nobody returns it; whether somebody else's ejection is prolonged."""
 
     ttl_seconds: params.TtlSeconds = params.DEFAULT_TTL_SECONDS
+    take_over: bool = False
 
 
 class EjectNode:
@@ -47,7 +48,7 @@ class EjectNode:
         """Eject it; raises ConflictError when somebody else ejected it."""
         what, scope = _parse(params), context.scope
         now = await self._targets.gateways.node(scope.service, scope.node)
-        if now.state == _EJECTED and await self._known(context) is None:
+        if now.state == _EJECTED and not what.take_over and await self._known(context) is None:
             raise errors.ConflictError(f"{scope.service}/{scope.node} was ejected by somebody else; return it first")
         done = await self._targets.gateways.change_node(
             scope.service,
@@ -71,9 +72,11 @@ class EjectNode:
         return await self._targets.gateways.operation(context.scope.service, context.idempotency_key)
 
     async def undo(self, params: api.Params, context: api.ActionContext, result: api.ActionResult) -> api.ActionResult:
-        """Return the node to service, unless it is back already."""
-        del params, result
+        """Return the node to service, unless it is back already, or may have been out before."""
+        del result
         scope = context.scope
+        if _parse(params).take_over:
+            return api.ActionResult(f"{scope.node} may have been ejected before, so it is left alone")
         now = await self._targets.gateways.node(scope.service, scope.node)
         if now.state != _EJECTED:
             return api.ActionResult(f"{scope.node} is {now.state} at the gateway already; nothing to undo")

@@ -84,10 +84,11 @@ def _suffering(writer: writing.Writer) -> str:
 def saturation(writer: writing.Writer) -> Rules:
     """Memory and processors of nodes, and the gateway in front of them."""
     limits = writer.service.thresholds
-    memory, cpu, gateway = (
+    memory, cpu, gateway, queue = (
         writer.node("gpu_memory_used_ratio"),
         writer.node("cpu_usage_ratio"),
         writer.whole("gateway_load_ratio"),
+        writer.whole("gateway_queue_depth"),
     )
     if memory is not None:
         yield _on_node(
@@ -114,6 +115,18 @@ def saturation(writer: writing.Writer) -> Rules:
             summary="The gateway is {{ $value | humanizePercentage }} full",
             description="Above 100 % it refuses requests although nodes may have room.",
             threshold=limits.gateway_load_ratio,
+        )
+    if queue is not None:
+        yield writing.Rule(
+            alert="GatewayQueueLong",
+            expr=f"{queue} > {limits.pending_requests:g}",
+            hold_seconds=60,
+            severity=_WARNING,
+            fault=findings.FaultClass.OVERLOAD,
+            signal="gateway_queue_depth",
+            summary=f"{{{{ $value }}}} requests wait in front of the nodes, the limit is {limits.pending_requests:g}",
+            description="More arrives than the nodes finish; the best level goes first, the others wait and are refused.",
+            threshold=limits.pending_requests,
         )
 
 
@@ -149,6 +162,33 @@ def demand(writer: writing.Writer) -> Rules:
             threshold=limit,
             stage=number,
         )
+
+
+def premium(writer: writing.Writer) -> Rules:
+    """The best level suffers: it is slower than promised, or refused. Everything else gives way before that."""
+    p99, rejected = writer.whole("premium_latency_p99"), writer.whole("premium_rejected_ratio")
+    if p99 is not None:
+        limit = writer.service.objectives.latency_p99_seconds
+        yield _on_service(
+            "PremiumSlow", f"{p99} > {limit:g}", "premium_latency_p99",
+            f"P99 latency of premium is {{{{ $value | humanizeDuration }}}}, promised are {limit:g} s",
+            "Batch and standard take what premium needs: degrade.",
+            limit,
+        )  # fmt: skip
+    if rejected is not None:
+        limit = writer.service.thresholds.premium_rejected_ratio
+        yield _on_service(
+            "PremiumRejected", f"{rejected} > {limit:g}", "premium_rejected_ratio",
+            "{{ $value | humanizePercentage }} of the premium requests are refused",
+            "Places or turns run out even for the best level: degrade, and add nodes.",
+            limit,
+        )  # fmt: skip
+
+
+def _on_service(alert: str, expr: str, signal: str, summary: str, description: str, threshold: float) -> writing.Rule:
+    # The best level is the one thing the ladder must hold, so the hold is the shortest of the overload rules.
+    fault = findings.FaultClass.OVERLOAD
+    return writing.Rule(alert, expr, 30, _CRITICAL, fault, signal, summary, description, threshold)
 
 
 def errors(writer: writing.Writer) -> Rules:
@@ -290,4 +330,13 @@ def _on_node(
 
 
 # In the order of the file.
-OF_A_SERVICE: tuple[Callable[[writing.Writer], Rules], ...] = (latency, gpu, saturation, demand, errors, cache, nodes)
+OF_A_SERVICE: tuple[Callable[[writing.Writer], Rules], ...] = (
+    latency,
+    gpu,
+    saturation,
+    demand,
+    premium,
+    errors,
+    cache,
+    nodes,
+)

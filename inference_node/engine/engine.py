@@ -171,6 +171,7 @@ class Engine:
         """Run one forward pass, hold the pace, and hand out the tokens."""
         for one in joining:
             one.joined_at = started
+            one.has_joined = True
             self._running[one.key] = one
         batch_size = len(joining) or len(self._running)
         tokens = await self._advance(joining)

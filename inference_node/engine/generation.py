@@ -48,6 +48,7 @@ class Generation:
         self.finish_reason: str | None = None
         self.error: Exception | None = None
         self.is_cancelled = False
+        self.has_joined = False
         self._assembler = text.TextAssembler(model.tokenizer.decoder(), parameters.stop)
         self._pieces: list[str] = []
         self._readers = 0

@@ -39,7 +39,8 @@ async def _serve(chosen: settings.GatewaySettings) -> int:
         serving = asyncio.create_task(server.serve(sockets=[bound]), name="http")
         sys.stdout.write(f"ready name=gateway url={url} nodes={len(chosen.nodes)}\n")
         sys.stdout.flush()
-        await serving
+        async with server.tied_to(chosen.lifeline_pid, served.clock):
+            await serving
         return 0
     finally:
         await served.stop()

@@ -11,7 +11,7 @@ import pydantic
 import structlog
 
 from inference_node import leases, levels, settings, web
-from inference_node.gateway import fleet, gateway
+from inference_node.gateway import admission, fleet, gateway
 
 Ttl = Annotated[float, pydantic.Field(ge=leases.MIN_TTL_SECONDS, le=leases.MAX_TTL_SECONDS)]
 Weight = Annotated[float, pydantic.Field(ge=0, le=1000)]
@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 class RegisterRequest(web.AdminBody):
     """Where a node is, and its share."""
 
-    url: Annotated[str, pydantic.Field(pattern=settings.NODE_URL)]
+    url: settings.NodeUrl
     weight: Weight | None = None
 
 
@@ -48,11 +48,12 @@ class LevelState(web.AdminBody):
 
 
 class LevelsRequest(web.AdminBody):
-    """The levels to change, and for how long."""
+    """The levels to change, the rung of the ladder they belong to (none: somebody's own change), and for how long."""
 
     premium: LevelState | None = None
     standard: LevelState | None = None
     batch: LevelState | None = None
+    rung: Annotated[int, pydantic.Field(ge=0, le=10)] | None = None
     ttl_seconds: Ttl
 
     @pydantic.model_validator(mode="after")
@@ -161,10 +162,25 @@ class _Calls:
             key: web.IdempotencyKey = None,
         ) -> dict[str, Any]:
             def effect() -> dict[str, Any]:
-                served.set_levels(body.is_shed(), body.ttl_seconds)
-                return {"levels": served.describe_levels(), "expires_in_seconds": served.leases.expires_in("levels")}
+                served.admission.set_levels(body.is_shed(), body.rung, body.ttl_seconds)
+                return self._levels()
 
             return await self._once(key, "levels.set", "", body, effect)
+
+        @routes.delete("/levels")
+        async def restore_levels(key: web.IdempotencyKey = None) -> dict[str, Any]:
+            def effect() -> dict[str, Any]:
+                served.admission.restore()
+                return self._levels()
+
+            return await self._once(key, "levels.end", "", None, effect)
+
+    def _levels(self) -> dict[str, Any]:
+        return {
+            "levels": self._gateway.admission.describe(),
+            "rung": self._gateway.admission.degraded.rung,
+            "expires_in_seconds": self._gateway.leases.expires_in(admission.LEASE),
+        }
 
     def _node(self, member: fleet.Member) -> dict[str, Any]:
         return {"node": self._gateway.describe_node(member)}

@@ -4,14 +4,13 @@ Built by `__main__` and by tests. Imports no torch. Concurrency: one event loop 
 """
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 import httpx
 import prometheus_client
 
-from inference_node import clock, leases, levels, operations, settings
-from inference_node.gateway import fleet, metrics
+from inference_node import clock, leases, operations, settings
+from inference_node.gateway import admission, fleet, metrics
 
 MAX_IDLE_CONNECTIONS = 100
 IDLE_CONNECTION_SECONDS = 10
@@ -31,13 +30,12 @@ class Gateway:
         self.metrics = metrics.GatewayMetrics(self.registry)
         prometheus_client.ProcessCollector(registry=self.registry)
         self.leases = leases.LeaseBook(time)
-        self.fleet = fleet.Fleet()
-        self.shed: set[levels.Level] = set()
-        self.outstanding = 0
+        self.fleet = fleet.Fleet(time, chosen.slow_start_seconds)
+        self.admission = admission.Admission(chosen, book=self.leases, counted=self.metrics, clock=time)
         self._lease_task: asyncio.Task[None] | None = None
         self._seen_nodes: set[str] = set()
         for each in chosen.nodes:
-            self.fleet.register(each.name, each.url, each.weight)
+            self.fleet.configure(each.name, each.url, each.weight)
         self.client = httpx.AsyncClient(
             timeout=httpx.Timeout(chosen.read_timeout_seconds, connect=chosen.connect_timeout_seconds),
             limits=httpx.Limits(
@@ -49,6 +47,11 @@ class Gateway:
             trust_env=False,
             transport=transport,
         )
+
+    @property
+    def outstanding(self) -> int:
+        """Requests inside, waiting and at nodes."""
+        return self.admission.places.total
 
     def start(self) -> None:
         """Begin to end leases on time."""
@@ -71,12 +74,12 @@ class Gateway:
                 f"eject:{name}",
                 ttl_seconds=ttl_seconds,
                 previous=str(fleet.State.IN_SERVICE),
-                restore=_returned(member),
+                restore=lambda: self.fleet.enter(member),
             )
         return member
 
     def return_node(self, name: str) -> fleet.Member:
-        """Send an ejected node requests again."""
+        """Send an ejected node requests again, slowly at first."""
         member = self.fleet.find(name)
         self.leases.release(f"eject:{name}")
         return member
@@ -102,18 +105,6 @@ class Gateway:
             )
         return member
 
-    def set_levels(self, is_shed: Mapping[levels.Level, bool], ttl_seconds: float) -> None:
-        """Shed or admit the given levels for a time; afterwards the state before the first change returns."""
-        before = frozenset(self.shed)
-        for level, shed in is_shed.items():
-            (self.shed.add if shed else self.shed.discard)(level)
-        self.leases.hold(
-            "levels",
-            ttl_seconds=ttl_seconds,
-            previous={str(level): {"is_shed": level in before} for level in levels.Level},
-            restore=lambda: self._restore_levels(before),
-        )
-
     def describe_node(self, member: fleet.Member) -> dict[str, Any]:
         """Return a node as the admin API shows it."""
         shown: dict[str, Any] = {
@@ -122,6 +113,7 @@ class Gateway:
             "state": member.state,
             "weight": member.weight,
             "outstanding": member.outstanding,
+            "slow_start_ratio": self.fleet.slow_start_ratio(member),
         }
         if member.state is fleet.State.EJECTED:
             shown["eject_expires_in_seconds"] = self.leases.expires_in(f"eject:{member.name}") or 0.0
@@ -132,10 +124,6 @@ class Gateway:
         """Return all nodes as the admin API shows them."""
         return [self.describe_node(member) for member in self.fleet.members()]
 
-    def describe_levels(self) -> dict[str, Any]:
-        """Return the levels as the admin API shows them."""
-        return {str(level): {"is_shed": level in self.shed} for level in levels.Level}
-
     def state(self) -> dict[str, Any]:
         """Return everything an operator may want to know."""
         return {
@@ -143,7 +131,10 @@ class Gateway:
             "service": self.settings.service,
             "outstanding": self.outstanding,
             "max_outstanding": self.settings.max_outstanding,
-            "levels": self.describe_levels(),
+            "max_at_nodes": self.settings.max_at_nodes or self.settings.max_outstanding,
+            "levels": self.admission.describe(),
+            "rung": self.admission.degraded.rung,
+            "queues": self.admission.describe_queues(),
             "nodes": self.describe_nodes(),
             "leases": self.leases.describe(),
         }
@@ -155,23 +146,11 @@ class Gateway:
         for gone in self._seen_nodes - names:
             self.metrics.outstanding.remove(gone)
             self.metrics.in_service.remove(gone)
+            self.metrics.slow_start.remove(gone)
         self._seen_nodes = names
         for member in members:
             self.metrics.outstanding.labels(member.name).set(member.outstanding)
             self.metrics.in_service.labels(member.name).set(member.is_choosable)
-        self.metrics.load_ratio.set(self.outstanding / self.settings.max_outstanding)
+            self.metrics.slow_start.labels(member.name).set(self.fleet.slow_start_ratio(member))
+        self.admission.read_gauges()
         return prometheus_client.generate_latest(self.registry)
-
-    def _restore_levels(self, before: frozenset[levels.Level]) -> None:
-        self.shed.clear()
-        self.shed.update(before)
-
-
-def _returned(member: fleet.Member) -> Any:
-    """Return what puts a member back into service when its ejection ends."""
-
-    def put_back() -> None:
-        member.state = fleet.State.IN_SERVICE
-        member.eject_reason = ""
-
-    return put_back

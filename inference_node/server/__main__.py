@@ -52,8 +52,9 @@ async def _serve(chosen: settings.NodeSettings) -> int:
     )
     serving = asyncio.create_task(server.serve(sockets=[bound]), name="http")
     try:
-        await _start(served, serving, url)
-        await serving
+        async with server.tied_to(chosen.lifeline_pid, served.clock):
+            await _start(served, serving, url)
+            await serving
         return 0
     finally:
         server.should_exit = True

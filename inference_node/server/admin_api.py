@@ -88,12 +88,46 @@ class LimitsRequest(_SomeChange):
         return {level: levels.Limit(each.concurrency, each.queue) for level, each in named.items() if each}
 
 
+class LevelCap(web.AdminBody):
+    """What one service level may still ask for."""
+
+    max_tokens: Annotated[int, pydantic.Field(ge=1)] | None = None
+    max_prompt_tokens: Annotated[int, pydantic.Field(ge=1)] | None = None
+    is_cached_only: bool = False
+
+    def cap(self) -> controls.Cap:
+        """Return it as the controls keep it."""
+        return controls.Cap(self.max_tokens, self.max_prompt_tokens, self.is_cached_only)
+
+
+class LevelCaps(web.AdminBody):
+    """Caps by service level; a level that is left out has none."""
+
+    premium: LevelCap | None = None
+    standard: LevelCap | None = None
+    batch: LevelCap | None = None
+
+    def caps(self) -> dict[levels.Level, controls.Cap]:
+        """Return the caps of the levels that were named."""
+        named = {
+            levels.Level.PREMIUM: self.premium,
+            levels.Level.STANDARD: self.standard,
+            levels.Level.BATCH: self.batch,
+        }
+        return {level: each.cap() for level, each in named.items() if each}
+
+
 class DegradationRequest(web.AdminBody):
-    """The rung, its cap on completion tokens, and for how long."""
+    """The rung, its caps, on all answers and by service level, and for how long."""
 
     level: Annotated[int, pydantic.Field(ge=0, le=10)]
     max_tokens: Annotated[int, pydantic.Field(ge=1)] | None = None
+    levels: LevelCaps | None = None
     ttl_seconds: Ttl
+
+    def degradation(self) -> controls.Degradation:
+        """Return what is to be in force."""
+        return controls.Degradation(self.level, self.max_tokens, self.levels.caps() if self.levels else {})
 
 
 class ModelRequest(web.AdminBody):
@@ -289,7 +323,7 @@ class _Overrides(_Calls):
             key: web.IdempotencyKey = None,
         ) -> dict[str, Any]:
             def effect() -> dict[str, Any]:
-                served.controls.degrade(controls.Degradation(body.level, body.max_tokens), body.ttl_seconds)
+                served.controls.degrade(body.degradation(), body.ttl_seconds)
                 return {"degradation": served.controls.describe_degradation(), **self._expiry("degradation")}
 
             return await self._once(key, "degradation.set", body, effect)

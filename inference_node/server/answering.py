@@ -1,7 +1,7 @@
 """How one data request gets its answer: refused, from the cache, along with an identical one, or from the engine.
 
-Called by the data API and by cache warming. Everything that can refuse comes before anything that costs: readiness, the
-cache, then the level's place, and only then tokenizing. A share of the cache hits is computed again in the background and
+Called by the data API and by cache warming. Everything that can refuse comes before anything that costs: readiness and the
+level's place before the request is even read, then the cache, and only then tokenizing. A share of the cache hits is computed again in the background and
 compared. The node counts mismatches and does not heal itself, because either side may be the wrong one.
 Concurrency: one event loop.
 """
@@ -44,9 +44,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The answer is being computed; whoever holds the reader must close it."""
+    """The answer is being computed, for this request alone or for an equal one; whoever holds the reader must close it."""
 
     reader: generation.Reader
+    is_own: bool = True
 
 
 class Answering:
@@ -77,8 +78,36 @@ class Answering:
         self._flights: dict[str, generation.Generation] = {}
         self._audits: set[str] = set()
 
-    def open(self, call: Call) -> Stored | Live:
-        """Start answering a call; raises DataError when it is refused."""
+    def enter(self, level: levels.Level) -> levels.Place:
+        """Take a place before anything of a request is read; raises DataError 429 or 503."""
+        self._ready_engine(level)
+        try:
+            return self._places.admit(level)
+        except errors.DataError:
+            self._metrics.rejected.labels(level, "queue_full").inc()
+            raise
+
+    def open(self, call: Call, place: levels.Place) -> Stored | Live:
+        """Start answering a call; raises DataError when it is refused.
+
+        The place is kept until the work is done, and given back at once by an answer that needs none of its own.
+        """
+        opened = self._open(call)
+        if isinstance(opened, Stored) or not opened.is_own:
+            place.give_back()
+        else:
+            opened.reader.generation.on_done(lambda _: place.give_back())
+        return opened
+
+    def waited_too_long(self, level: levels.Level) -> errors.DataError:
+        """Count and return the refusal of a request that never joined the batch: nothing was computed for it."""
+        self._metrics.rejected.labels(level, "waited_too_long").inc()
+        return errors.overloaded(
+            f"A request of level {level} waited for its whole time limit; nothing was computed.",
+            self._places.retry_after_seconds(level),
+        )
+
+    def _open(self, call: Call) -> Stored | Live:
         engine = self._ready_engine(call.level)
         if self._faults.fails_now():
             raise errors.DataError(500, "Injected fault 'errors' failed this request.", kind="server_error")
@@ -88,13 +117,10 @@ class Answering:
         found = self._look_up(call, parameters, where, engine)
         if found is not None:
             return found
-        place = self._admit(call.level)
-        try:
-            one = self._submit(call.request, parameters, RANKS[call.level], engine)
-        except BaseException:
-            place.give_back()
-            raise
-        one.on_done(lambda _: place.give_back())
+        cap = self._controls.degradation.cap(call.level)
+        if cap.is_cached_only:
+            raise self._degraded_away(call.level, "not_cached", "only cached answers are given")
+        one = self._submit(call.request, parameters, RANKS[call.level], engine, cap.max_prompt_tokens, call.level)
         if _is_cacheable(call, parameters):
             self._follow(where, one)
         return Live(one.reader())
@@ -138,7 +164,7 @@ class Answering:
 
     def _degraded(self, call: Call) -> sampling.Sampling:
         wanted = call.request.parameters(self._default_max_tokens)
-        parameters = wanted.capped(self._controls.degradation.max_tokens)
+        parameters = wanted.capped(self._controls.degradation.cap(call.level).max_tokens)
         if parameters is not wanted:
             self._metrics.degraded.labels(call.level).inc()
         return parameters
@@ -169,7 +195,7 @@ class Answering:
             return Stored(entry.answer)
         if flight is not None and not flight.is_cancelled and flight.rank <= RANKS[call.level]:
             self._count_look_up(is_hit=True)
-            return Live(flight.reader())
+            return Live(flight.reader(), is_own=False)
         self._count_look_up(is_hit=False)
         return None
 
@@ -178,12 +204,12 @@ class Answering:
         self._store.misses += not is_hit
         self._metrics.cache_requests.labels("l1", "hit" if is_hit else "miss").inc()
 
-    def _admit(self, level: levels.Level) -> levels.Place:
-        try:
-            return self._places.admit(level)
-        except errors.DataError:
-            self._metrics.rejected.labels(level, "queue_full").inc()
-            raise
+    def _degraded_away(self, level: levels.Level, reason: str, what: str) -> errors.DataError:
+        """Count and return the refusal of what the ladder does not serve at the moment."""
+        self._metrics.rejected.labels(level, reason).inc()
+        return errors.overloaded(
+            f"Under overload {what} at level {level}; retry later.", self._controls.retry_after_degradation_seconds()
+        )
 
     def _submit(
         self,
@@ -191,11 +217,16 @@ class Answering:
         parameters: sampling.Sampling,
         rank: generation.Rank,
         engine: engines.Engine,
+        max_prompt_tokens: int | None = None,
+        level: levels.Level = levels.Level.BATCH,
     ) -> generation.Generation:
-        """Tokenize, check against the context, and queue."""
+        """Tokenize, check against the context and the ladder's cap, and queue."""
         prompt = request.encode(engine.model.tokenizer)
         field = "messages" if request.is_chat else "prompt"
         _check_prompt(prompt, parameters, engine, field)
+        if max_prompt_tokens is not None and len(prompt) > max_prompt_tokens:
+            said = f"prompts of more than {max_prompt_tokens} tokens are not taken"
+            raise self._degraded_away(level, "prompt_capped", said)
         return engine.submit(prompt=prompt, parameters=parameters, rank=rank)
 
     def _follow(self, where: cache.Address, one: generation.Generation) -> None:

@@ -5,7 +5,7 @@ Called by the admin API; read by the engine and the data API. Concurrency: one e
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from inference_node import leases, levels
@@ -16,11 +16,27 @@ MAX_RETRY_DRAIN_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
+class Cap:
+    """What a service level may still ask for; None is no cap. With `is_cached_only` nothing new is computed."""
+
+    max_tokens: int | None = None
+    max_prompt_tokens: int | None = None
+    is_cached_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Degradation:
-    """The rung of the ladder the node stands on, and the cap on completion tokens it brings."""
+    """The rung of the ladder the node stands on, and the caps it brings: on all answers, and by service level."""
 
     level: int = 0
     max_tokens: int | None = None
+    by_level: Mapping[levels.Level, Cap] = field(default_factory=dict[levels.Level, Cap])
+
+    def cap(self, level: levels.Level) -> Cap:
+        """Return what holds for a service level: the smaller of its own cap and the one on all answers."""
+        own = self.by_level.get(level, Cap())
+        tokens = [each for each in (self.max_tokens, own.max_tokens) if each is not None]
+        return replace(own, max_tokens=min(tokens, default=None))
 
 
 class Controls:
@@ -61,7 +77,7 @@ class Controls:
     def degrade(self, degradation: Degradation, ttl_seconds: float) -> None:
         """Step down the ladder for a time."""
         self.degradation = degradation
-        self._lease("degradation", ttl_seconds, asdict(Degradation()), self._restore)
+        self._lease("degradation", ttl_seconds, _describe(Degradation()), self._restore)
 
     def restore(self) -> None:
         """Return to full service."""
@@ -93,7 +109,12 @@ class Controls:
 
     def describe_degradation(self) -> dict[str, Any]:
         """Return the degradation as the admin API shows it."""
-        return asdict(self.degradation)
+        return _describe(self.degradation)
+
+    def retry_after_degradation_seconds(self) -> int:
+        """Return when what the ladder refuses may be served again: when its lease ends, as far as is known now."""
+        left = self._book.expires_in("degradation") or 1.0
+        return min(levels.MAX_RETRY_AFTER_SECONDS, max(1, math.ceil(left)))
 
     def _lease(self, kind: str, ttl_seconds: float | None, previous: Any, restore: Callable[[], None]) -> None:
         if ttl_seconds is None:
@@ -114,3 +135,8 @@ class Controls:
 
     def _admit_again(self) -> None:
         self.is_draining = False
+
+
+def _describe(degradation: Degradation) -> dict[str, Any]:
+    caps = {str(level): asdict(degradation.by_level.get(level, Cap())) for level in levels.Level}
+    return {"level": degradation.level, "max_tokens": degradation.max_tokens, "levels": caps}

@@ -46,9 +46,12 @@ class Node:
         self._engine_metrics = metrics.EngineMetrics(self.registry, chosen.model.name)
         prometheus_client.ProcessCollector(registry=self.registry)
         self.leases = leases.LeaseBook(time)
-        self.places = levels.Levels(chosen.levels.limits(), time)
+        self.timeouts = chosen.levels.timeouts()
+        self.places = levels.Levels(chosen.levels.limits(), time, self.timeouts)
         self._waiting = batcher.Batcher(
-            batcher.Batch(chosen.batch.max_size, chosen.batch.max_wait_seconds), self._concurrency
+            batcher.Batch(chosen.batch.max_size, chosen.batch.max_wait_seconds),
+            self._concurrency,
+            ageing_seconds=chosen.ageing_seconds,
         )
         self.cache = cache.ResponseCache(
             max_entries=chosen.cache.max_entries,

@@ -7,8 +7,9 @@ headers go out, so that an early failure still has a status of its own. Concurre
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import fastapi
 import structlog
@@ -19,7 +20,30 @@ from inference_node import auth, cache, errors, web
 from inference_node.engine import generation
 from inference_node.server import answering, node, protocol
 
+T = TypeVar("T")
+
 _log = structlog.get_logger()
+
+
+class LimitPassedError(errors.DataError):
+    """The 504 of a request whose time limit passed; its work is cancelled by whoever closes the reader."""
+
+    def __init__(self) -> None:
+        said = "The time limit of this request passed and the work was cancelled."
+        super().__init__(504, said, kind="timeout_error", code="timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times on the loop's clock: for a whole answer or a stream's first piece, for a whole stream; and of a stall."""
+
+    first: float
+    whole: float
+    stall_seconds: float
+
+    def next(self) -> float:
+        """Return until when the next piece of a stream must come."""
+        return min(self.whole, asyncio.get_running_loop().time() + self.stall_seconds)
 
 
 class EventStream(responses.StreamingResponse):
@@ -74,18 +98,23 @@ class DataApi:
         self, request: fastapi.Request, kind: type[protocol.CompletionRequest] | type[protocol.ChatRequest]
     ) -> fastapi.Response:
         caller = self._keyring.identify(request.headers)
-        body = await web.read_body(request, self._node.settings.max_body_bytes)
-        call = _call(protocol.parse(kind, body), caller, request)
-        opened = self._node.answering.open(call)
+        limits = self._limits(caller)
+        place = self._node.answering.enter(caller.level)
+        try:
+            body = await _read(request, self._node.settings.max_body_bytes, limits.first)
+            call = _call(protocol.parse(kind, body), caller, request)
+            opened = self._node.answering.open(call, place)
+        except BaseException:
+            place.give_back(is_finished=False)
+            raise
         writer = self._writer(call.request)
         if isinstance(opened, answering.Stored):
             return _stored(writer, call.request, opened.answer)
         try:
-            deadline = asyncio.get_running_loop().time() + self._node.settings.request_timeout_seconds
             if call.request.stream:
-                return await self._streamed(request, call.request, opened.reader, writer, deadline)
+                return await self._streamed(request, call, opened.reader, writer, limits)
             with opened.reader:
-                await web.unless_gone(request, _within(deadline, opened.reader.all()))
+                await web.unless_gone(request, self._first(opened.reader, opened.reader.all(), call, limits))
             return responses.JSONResponse(writer.whole(_complete(opened.reader.generation)))
         except BaseException:
             opened.reader.close()
@@ -94,14 +123,31 @@ class DataApi:
     async def _streamed(
         self,
         request: fastapi.Request,
-        asked: protocol.AnyRequest,
+        call: answering.Call,
         reader: generation.Reader,
         writer: protocol.Writer,
-        deadline: float,
+        limits: Limits,
     ) -> fastapi.Response:
         """Wait for the first text, then stream."""
-        first = await web.unless_gone(request, _within(deadline, reader.next()))
-        return EventStream(_events(asked, reader, writer, first, deadline), reader.close)
+        first = await web.unless_gone(request, self._first(reader, reader.next(), call, limits))
+        return EventStream(_events(call.request, reader, writer, first, limits), reader.close)
+
+    async def _first(
+        self, reader: generation.Reader, work: Coroutine[Any, Any, T], call: answering.Call, limits: Limits
+    ) -> T:
+        """Return what `work` returns within the level's limit. Who has not even joined the batch then cost nothing."""
+        try:
+            return await _within(limits.first, work)
+        except LimitPassedError:
+            if reader.generation.has_joined:
+                raise
+            raise self._node.answering.waited_too_long(call.level) from None
+
+    def _limits(self, caller: auth.Caller) -> Limits:
+        now, longest = asyncio.get_running_loop().time(), self._node.settings.request_timeout_seconds
+        of_level = self._node.timeouts[caller.level]
+        first = min(longest, of_level, caller.time_left_seconds or of_level)
+        return Limits(now + first, now + longest, of_level)
 
     def _writer(self, asked: protocol.AnyRequest) -> protocol.Writer:
         return protocol.Writer(
@@ -136,7 +182,7 @@ def _stored(writer: protocol.Writer, asked: protocol.AnyRequest, answer: cache.A
 
 
 async def _events(
-    asked: protocol.AnyRequest, reader: generation.Reader, writer: protocol.Writer, first: str | None, deadline: float
+    asked: protocol.AnyRequest, reader: generation.Reader, writer: protocol.Writer, first: str | None, limits: Limits
 ) -> AsyncIterator[str]:
     """Yield the chunks; what fails after the headers is an event."""
     for chunk in writer.opening():
@@ -145,7 +191,7 @@ async def _events(
     try:
         while piece is not None:
             yield _event(writer.piece(piece))
-            piece = await _within(deadline, reader.next())
+            piece = await _within(limits.next(), reader.next())
         answer = _complete(reader.generation)
     except errors.DataError as error:
         yield _event(web.data_error_body(error))
@@ -168,15 +214,22 @@ def _complete(done: generation.Generation) -> cache.Answer:
     return answering.answer_of(done)
 
 
-async def _within(deadline: float, work: Any) -> Any:
+async def _read(request: fastapi.Request, max_bytes: int, deadline: float) -> bytes:
+    """Return the body; whoever sends it too slowly must not hold a place."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await web.read_body(request, max_bytes)
+    except TimeoutError:
+        raise web.body_too_slow() from None
+
+
+async def _within(deadline: float, work: Coroutine[Any, Any, T]) -> T:
     """Return what `work` returns, with the engine's failure and a passed deadline as the errors callers see."""
     try:
         async with asyncio.timeout_at(deadline):
             return await work
     except TimeoutError:
-        raise errors.DataError(
-            504, "The time limit of this node passed and the work was cancelled.", kind="timeout_error", code="timeout"
-        ) from None
+        raise LimitPassedError from None
     except errors.EngineFailedError as error:
         raise errors.DataError(500, f"The engine failed this request: {error}.", kind="server_error") from error
 

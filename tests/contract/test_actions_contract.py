@@ -293,7 +293,7 @@ async def test_a_service_that_is_busy_everywhere_can_be_retried(house: House) ->
 async def test_a_refusal_by_one_node_is_final(house: House) -> None:
     """It names the node that refused and those that are done."""
     house.n2.trouble = Trouble.REDIRECT
-    with pytest.raises(errors.GiveUpError, match=r"done on n1, not on all: chat/n2"):
+    with pytest.raises(errors.PartlyDoneError, match=r"done on n1, not on all: chat/n2"):
         await house.actions["flush_cache"].apply({}, house.context(""))
 
 

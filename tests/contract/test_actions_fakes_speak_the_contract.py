@@ -29,6 +29,9 @@ NODE_CALLS = [
 ]
 GATEWAY_CALLS = [
     ("GET", "/admin/v1/nodes", None),
+    ("GET", "/admin/v1/state", None),
+    ("PUT", "/admin/v1/levels", {"batch": {"is_shed": True}, "rung": 2, "ttl_seconds": 5}),
+    ("DELETE", "/admin/v1/levels", None),
     ("POST", "/admin/v1/nodes/{name}/eject", {"ttl_seconds": 5, "reason": "x"}),
     ("POST", "/admin/v1/nodes/{name}/return", None),
 ]

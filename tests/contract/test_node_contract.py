@@ -40,6 +40,7 @@ BODIES: dict[str, type[pydantic.BaseModel]] = {
     "LevelLimit": node_admin.LevelLimit,
     "LimitsRequest": node_admin.LimitsRequest,
     "DegradationRequest": node_admin.DegradationRequest,
+    "LevelCap": node_admin.LevelCap,
     "ModelRequest": node_admin.ModelRequest,
     "FaultRequest": node_admin.FaultRequest,
     "RegisterRequest": gateway_admin.RegisterRequest,
@@ -171,6 +172,13 @@ NODE_CALLS: list[tuple[str, str, Any, int]] = [
     ("PUT", "/admin/v1/batch", {}, 422),
     ("PUT", "/admin/v1/limits", {"batch": {"concurrency": 1, "queue": 1}, "ttl_seconds": 5}, 200),
     ("PUT", "/admin/v1/degradation", {"level": 1, "max_tokens": 2, "ttl_seconds": 5}, 200),
+    (
+        "PUT",
+        "/admin/v1/degradation",
+        {"level": 3, "levels": {"standard": {"is_cached_only": True}}, "ttl_seconds": 5},
+        200,
+    ),
+    ("POST", "/v1/completions", {"prompt": "not cached"}, 429),
     ("GET", "/admin/v1/state", None, 200),
     ("DELETE", "/admin/v1/degradation", None, 200),
     ("PUT", "/admin/v1/model", {"version": "v2"}, 200),
@@ -205,8 +213,10 @@ GATEWAY_CALLS: list[tuple[str, str, Any, int]] = [
     ("GET", "/admin/v1/state", None, 200),
     ("POST", "/admin/v1/nodes/b/return", None, 200),
     ("DELETE", "/admin/v1/nodes/b", None, 200),
-    ("PUT", "/admin/v1/levels", {"standard": {"is_shed": True}, "ttl_seconds": 5}, 200),
+    ("PUT", "/admin/v1/levels", {"standard": {"is_shed": True}, "rung": 4, "ttl_seconds": 5}, 200),
     ("POST", "/v1/completions", {"prompt": "x"}, 429),
+    ("GET", "/admin/v1/state", None, 200),
+    ("DELETE", "/admin/v1/levels", None, 200),
 ]
 
 

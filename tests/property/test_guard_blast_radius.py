@@ -6,17 +6,27 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from controlplane.domain import alerting, outcomes, plans, policies, runs
+from controlplane.domain import alerting, outcomes, plans, policies, runs, windows
+from controlplane.domain import signals as sig
 from controlplane.engine import guard
 from tests.support import builders as b
 from tests.support.clock import START
 
 NAMES = [f"node-{letter}" for letter in "abcdefgh"]
-STATES = st.sampled_from(["up", "down", "unknown"])
+# What Prometheus says of a node, and what its gateway does with it: any of these but "up" is unavailable.
+STATES = st.sampled_from(["up", "down", "unknown", "ejected", "hidden"])
+KNOWN_OUT = {"down", "ejected"}
+
+
+def seen(name: str, state: str) -> windows.NodeView:
+    """A node as the view shows it; `hidden` is up behind a gateway that is no longer scraped."""
+    is_up: bool | sig.Unknown = {"down": False, "unknown": b.unknown()}.get(state, True)
+    in_service: float | sig.Unknown = {"ejected": 0.0, "hidden": b.unknown()}.get(state, 1.0)
+    return b.node(name, up=is_up, in_service=in_service)
 
 
 class Fleet(RuleBasedStateMachine):
-    """Nodes die, vanish from sight and return; runs are asked for, act, and end, in any order."""
+    """Nodes die, are ejected by whomever, vanish from sight and return; runs are asked for, act, and end, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,9 +68,9 @@ class Fleet(RuleBasedStateMachine):
         if not self.is_allowed(plan, run_id=run_id, also_queued=True):
             return
         self.acting[run_id] = plan
-        newly = {name for name in plan.blast.unavailable if self.state[name] != "down"}
+        newly = {name for name in plan.blast.unavailable if self.state[name] not in KNOWN_OUT}
         for name in plan.blast.unavailable:
-            self.state[name] = "down"
+            self.state[name] = "ejected"
         self.check_effect(newly)
 
     @precondition(lambda self: self.acting)
@@ -92,8 +102,7 @@ class Fleet(RuleBasedStateMachine):
             for other, other_plan in others.items()
             if other != run_id
         )
-        words = {"up": True, "down": False, "unknown": b.unknown()}
-        view = b.view(*(b.node(name, up=words[state]) for name, state in self.state.items()))
+        view = b.view(*(seen(name, state) for name, state in self.state.items()))
         context = guard.Context(
             now=START,
             service=b.service(minimum=self.min_ready),

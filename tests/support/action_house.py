@@ -2,12 +2,14 @@
 
 import contextlib
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 from actions import api, clients, registry
-from actions.node import admin, client, directory
+from actions.local import fleet
+from actions.node import admin, client, data, directory
 from actions.traffic import admin as gateway_admin
+from controlplane.domain import ports
 from tests.support.clock import FakeClock
 from tests.support.fake_node import TOKEN, FakeGateway, FakeNode
 
@@ -30,9 +32,16 @@ class House:
         return api.ActionContext("run_1", "step", 1, key, 1, timeout, api.Scope("chat", node))
 
 
-def connect(http: client.AdminClient, where: directory.NodeDirectory) -> clients.Clients:
+def connect(
+    http: client.AdminClient,
+    where: directory.NodeDirectory,
+    nodes: data.NodeData,
+    clock: ports.Clock,
+    fleets: Mapping[str, fleet.LocalFleet] | None = None,
+) -> clients.Clients:
     """The clients of service `chat`, whose gateway has the nodes' token."""
-    return clients.Clients(where, admin.NodeAdmin(http, where), gateway_admin.GatewayAdmin({"chat": http}, where))
+    gateways = gateway_admin.GatewayAdmin({"chat": http}, where)
+    return clients.Clients(where, admin.NodeAdmin(http, where), gateways, nodes, clock, fleets or {})
 
 
 @contextlib.asynccontextmanager
@@ -45,7 +54,10 @@ async def running(clock: FakeClock) -> AsyncGenerator[House]:
         n2.running(),
         gateway.running(),
         client.AdminClient(token=TOKEN, token_setting="NODE_TOKEN", tls=TLS) as http,
+        contextlib.AsyncExitStack() as stack,
     ):
         where = directory.StaticDirectory({"chat": {"n1": n1.url, "n2": n2.url}}, {"chat": gateway.url})
-        targets = connect(http, where)
+        nodes = data.NodeData("", tls=TLS)
+        stack.push_async_callback(nodes.aclose)
+        targets = connect(http, where, nodes, clock)
         yield House(n1, n2, gateway, clock, targets, registry.build(targets, offered=()))

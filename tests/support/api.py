@@ -80,7 +80,9 @@ class Runs:
         service: str | None = None,
         state: str | None = None,
         incident_id: str | None = None,
-        since: datetime | None = None,
+        runbook: str | None = None,
+        dedup_key: str | None = None,
+        ended_since: datetime | None = None,
         limit: int = 100,
     ) -> Sequence[runs.Run]:
         kept = [
@@ -89,7 +91,9 @@ class Runs:
             if service in {None, row.plan.request.service}
             and incident_id in {None, row.plan.request.incident_id}
             and (state in {None, row.state} or (state == "unfinished" and not row.state.is_final))
-            and (since is None or row.created_at >= since)
+            and runbook in {None, row.plan.request.runbook}
+            and dedup_key in {None, row.plan.request.dedup_key}
+            and (ended_since is None or (row.ended_at is not None and row.ended_at >= ended_since))
         ]
         return kept[::-1][:limit]
 
@@ -163,7 +167,10 @@ class Automation:
 
 @dataclass
 class Remediator:
-    """Plans `flush-cache` for any target; `denied` makes the guard refuse, `ends` is how its runs end at once."""
+    """Plans `flush-cache` for any target; `denied` makes the guard refuse, `ends` is how its runs end at once.
+
+    With `is_second` the same request was sent twice, and its twin got the run a moment before the guard refuses this one.
+    """
 
     clock: ports.Clock
     runs: Runs
@@ -171,6 +178,7 @@ class Remediator:
     ends: tuple[outcomes.RunState, outcomes.Verdict | None, str] | None = None
     requests: list[plans.PlanRequest] = field(default_factory=list)
     version: str = "1"
+    is_second: bool = False
 
     async def preview(self, request: plans.PlanRequest) -> remediation.Preview:
         return remediation.Preview(self.plan(request), self.denied or ALLOWED)
@@ -182,6 +190,8 @@ class Remediator:
         plan = self.plan(request)
         if expected_hash not in {None, plan.hash}:
             raise errors.ConflictError("the plan is no longer the one that was looked at; look again")
+        if self.is_second:
+            self.runs.add(plan)
         if self.denied is not None:
             return remediation.Refused(plan, self.denied, "dec_1")
         run = self.runs.add(plan)
@@ -193,6 +203,7 @@ class Remediator:
     def plan(self, request: plans.PlanRequest) -> plans.Plan:
         if request.runbook != "flush-cache":
             raise errors.NotFoundError(f"no runbook {request.runbook!r}; did you mean 'flush-cache'?")
+        request = replace(request, inputs={"tier": "l1", **request.inputs})  # what is left open is filled in
         target = f"{request.service}/{request.node}" if request.node else request.service
         return plans.Plan(
             id=ids.new_id(ids.IdKind.PLAN, self.clock.now()),

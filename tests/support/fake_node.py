@@ -1,15 +1,17 @@
 """A node and a gateway that exist only as their admin API: real HTTP on a loopback port, no engine.
 
 They speak docs/contract/node-gateway.openapi.yaml as far as actions use it, keep idempotency keys, leases and a
-boot_id, and have switches for what goes wrong between two processes. Concurrency: one asyncio server in the test's
-own loop; nothing runs after the `async with` ends.
+boot_id, and have switches for what goes wrong between two processes. What `/metrics` says is up to the test.
+Concurrency: one asyncio server in the test's own loop, or in a thread of its own for tests that block; nothing runs
+after the block ends.
 """
 
 import asyncio
 import contextlib
 import json
+import threading
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -53,16 +55,28 @@ def problem(status: int, detail: str, **headers: str) -> Answer:
     return Answer(status, body, {"Content-Type": "application/problem+json", **headers})
 
 
+# What a wedged engine says: the connection stays open and nothing comes.
+SILENCE = Answer(0, {})
+
+
+def completion(text: str) -> Answer:
+    """What a node generated."""
+    return Answer(200, {"choices": [{"text": text}]})
+
+
 class FakeProcess:
     """What node and gateway have in common: token, keys, leases, boot_id, troubles, and the HTTP around them."""
 
     def __init__(self, clock: FakeClock | None = None) -> None:
         self.clock = clock or FakeClock()
         self.url = ""
+        self.port = 0  # a free one at first; kept when served again
         self.trouble = Trouble.NONE
         self.read_trouble = Trouble.NONE  # the same for the next reading
+        self.is_lasting = False  # troubles stay until they are taken away
         self.calls: list[tuple[str, str, Json | None, str | None]] = []
         self.effects: list[str] = []
+        self.metrics: Callable[[], Mapping[str, float]] = dict[str, float]
         self._released = asyncio.Event()
         self.restart()
 
@@ -79,6 +93,10 @@ class FakeProcess:
     def expire(self, kind: str, previous: Any) -> None:
         """A lease has ended: return to the value before."""
         raise NotImplementedError
+
+    def data(self, path: str, body: Json) -> Answer:
+        """Answer a call of the data API or a probe."""
+        return problem(404, f"no such thing: {path} ({len(body)} fields)")
 
     def lease(self, kind: str, ttl_seconds: float | None, previous: Any) -> None:
         """Hold a value for a while; a second lease of a kind keeps the first one's previous value."""
@@ -107,6 +125,8 @@ class FakeProcess:
         body = json.loads(content) if content else None
         key = headers.get("idempotency-key")
         self.calls.append((method, raw_path, body, key))
+        if not raw_path.startswith("/admin/"):
+            return self.data(raw_path, body or {})
         if headers.get("authorization") != f"Bearer {TOKEN}":
             return problem(401, "no admin token, or a wrong one")
         path = [unquote(part) for part in raw_path.strip("/").split("/")]
@@ -141,16 +161,47 @@ class FakeProcess:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[Self]:
-        """Serve on a free loopback port; `url` is then the base URL."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        host, port = server.sockets[0].getsockname()[:2]
-        self.url = f"http://{host}:{port}"
+        """Serve on a free loopback port, the second time on the same; `url` is then the base URL."""
+        self._released = asyncio.Event()
+        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        host, self.port = server.sockets[0].getsockname()[:2]
+        self.url = f"http://{host}:{self.port}"
         try:
             yield self
         finally:
             self._released.set()
             server.close()
             await server.wait_closed()
+
+    @contextlib.contextmanager
+    def running_in_thread(self) -> Generator[Self]:
+        """Serve as `running` does, for tests that wait without an event loop."""
+        started, listening = threading.Event(), list[tuple[asyncio.AbstractEventLoop, asyncio.Event]]()
+
+        async def serve() -> None:
+            ended = asyncio.Event()
+            async with self.running():
+                listening.append((asyncio.get_running_loop(), ended))
+                started.set()
+                await ended.wait()
+
+        thread = threading.Thread(target=lambda: asyncio.run(serve()), name="fake-process")
+        thread.start()
+        assert started.wait(10), "the fake does not listen"
+        try:
+            yield self
+        finally:
+            [(loop, ended)] = listening
+            loop.call_soon_threadsafe(ended.set)
+            thread.join(10)
+
+    def _next_trouble(self, method: str) -> Trouble:
+        trouble = self.read_trouble if method == "GET" else self.trouble
+        if not self.is_lasting and method == "GET":
+            self.read_trouble = Trouble.NONE
+        elif not self.is_lasting:
+            self.trouble = Trouble.NONE
+        return trouble
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -172,17 +223,17 @@ class FakeProcess:
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
         content = await reader.readexactly(int(headers.get("content-length", 0)))
-        if method == "GET":
-            trouble, self.read_trouble = self.read_trouble, Trouble.NONE
-        else:
-            trouble, self.trouble = self.trouble, Trouble.NONE
+        if path == "/metrics":
+            await _write_metrics(writer, self.metrics())
+            return
+        trouble = self._next_trouble(method)
         if trouble is Trouble.LOSE_REQUEST:
             return
         replace = _WITHOUT_EFFECT.get(trouble)
         answer = replace() if replace else self.answer(method, path, headers, content)
         if trouble is Trouble.LOSE_ANSWER:
             return
-        if trouble is Trouble.HANG:
+        if trouble is Trouble.HANG or answer is SILENCE:
             await self._released.wait()
             return
         await _write(writer, answer, trouble)
@@ -197,6 +248,13 @@ _WITHOUT_EFFECT: dict[Trouble, Callable[[], Answer]] = {
     Trouble.BARE_503: _bare(503),
     Trouble.REDIRECT: _bare(307, Location="http://127.0.0.1:1/elsewhere"),
 }
+
+
+async def _write_metrics(writer: asyncio.StreamWriter, metrics: Mapping[str, float]) -> None:
+    text = "".join(f"{name} {value}\n" for name, value in metrics.items())
+    head = f"Content-Type: text/plain; version=0.0.4\r\nContent-Length: {len(text.encode())}\r\nConnection: close"
+    writer.write(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n{text}".encode())
+    await writer.drain()
 
 
 async def _write(writer: asyncio.StreamWriter, answer: Answer, trouble: Trouble) -> None:
@@ -215,6 +273,15 @@ async def _write(writer: asyncio.StreamWriter, answer: Answer, trouble: Trouble)
     await writer.drain()
 
 
+LEVELS = ("premium", "standard", "batch")
+NO_CAP: Json = {"max_tokens": None, "max_prompt_tokens": None, "is_cached_only": False}
+
+
+def full_service() -> Json:
+    """A node's state when nothing is cut."""
+    return {"level": 0, "max_tokens": None, "levels": dict.fromkeys(LEVELS, NO_CAP)}
+
+
 class FakeNode(FakeProcess):
     """A node with `entries` answers in its L1."""
 
@@ -225,6 +292,10 @@ class FakeNode(FakeProcess):
         self.service = service
         super().__init__(clock)
         self.entries = entries
+        self.is_poisoned = False  # what the test makes of it is the test's: nothing here depends on it
+        self.running_requests = 0
+        self.version = "1"
+        self.say: Callable[[str], Answer] = lambda prompt: completion(f"an answer to {prompt}")
 
     def restart(self) -> None:
         super().restart()
@@ -232,7 +303,7 @@ class FakeNode(FakeProcess):
         self.generation = 0
         self.is_draining = False
         self.batch: Json = {"max_size": 8, "max_wait_seconds": 0.01}
-        self.degradation: Json = {"level": 0, "max_tokens": None}
+        self.degradation: Json = full_service()
 
     def expire(self, kind: str, previous: Any) -> None:
         attribute = {"drain": "is_draining", "batch": "batch", "degradation": "degradation"}[kind]
@@ -259,11 +330,11 @@ class FakeNode(FakeProcess):
             "node": self.name,
             "service": self.service,
             "boot_id": self.boot_id,
-            "model": {"name": "tiny", "version": "1"},
+            "model": {"name": "tiny", "version": self.version},
             "device": "cpu",
             "is_ready": not self.is_draining,
             "is_draining": self.is_draining,
-            "running": 0,
+            "running": self.running_requests,
             "waiting": 0,
             "batch": self.batch,
             "limits": limits,
@@ -274,6 +345,11 @@ class FakeNode(FakeProcess):
             "steps_total": 7,
             "pace_step_seconds": 0.0,
         }
+
+    def data(self, path: str, body: Json) -> Answer:
+        if path == "/ready":
+            return problem(503, "it drains") if self.is_draining else Answer(200, {"status": "ready"})
+        return self.say(body["prompt"]) if path == "/v1/completions" else super().data(path, body)
 
     def _flush(self, body: Json) -> Json | Answer:
         if body.get("tier") not in {"l1", "all"}:
@@ -315,12 +391,17 @@ class FakeNode(FakeProcess):
 
     def _degrade(self, body: Json) -> Json:
         self.lease("degradation", body["ttl_seconds"], self.degradation)
-        self.degradation = {"level": body["level"], "max_tokens": body.get("max_tokens")}
+        given = body.get("levels") or {}
+        self.degradation = {
+            "level": body["level"],
+            "max_tokens": body.get("max_tokens"),
+            "levels": {level: {**NO_CAP, **(given.get(level) or {})} for level in LEVELS},
+        }
         return {"degradation": self.degradation, "expires_in_seconds": self.expires_in("degradation")}
 
     def _restore(self, _: Json) -> Json:
         self.leases.pop("degradation", None)
-        self.degradation = {"level": 0, "max_tokens": None}
+        self.degradation = full_service()
         return {"degradation": self.degradation, "expires_in_seconds": None}
 
 
@@ -331,22 +412,69 @@ class FakeGateway(FakeProcess):
         super().__init__(clock)
         self.states = dict.fromkeys(names, "in_service")
 
+    def restart(self) -> None:
+        super().restart()
+        self.shed: set[str] = set()
+        self.rung: int | None = None
+        self.reasons: dict[str, str] = {}
+
     def expire(self, kind: str, previous: Any) -> None:
-        self.states[kind.removeprefix("eject:")] = previous
+        if kind == "levels":
+            self.shed, self.rung = set(), None
+        else:
+            self.states[kind.removeprefix("eject:")] = previous
 
     def route(self, method: str, path: list[str], body: Json) -> Json | Answer | None:
+        if path == ["levels"]:
+            return self._set_levels(body) if method == "PUT" else self._end_levels()
+        if (method, path) == ("GET", ["state"]):
+            return self.state()
         if (method, path) == ("GET", ["nodes"]):
             return {"nodes": [self._node(name) for name in sorted(self.states)]}
+        if method == "PUT" and len(path) == 2 and path[0] == "nodes":
+            self.states.setdefault(path[1], "in_service")
+            return {"node": self._node(path[1])}
         if method != "POST" or len(path) != 3 or path[1] not in self.states:
             return None
         name = path[1]
         if path[2] == "eject":
             self.lease(f"eject:{name}", body["ttl_seconds"], self.states[name])
             self.states[name] = "ejected"
+            self.reasons[name] = body["reason"]
         else:
             self.leases.pop(f"eject:{name}", None)
             self.states[name] = "in_service"
         return {"node": self._node(name)}
+
+    def state(self) -> Json:
+        queue = {"concurrency": 8, "queue": 8, "timeout_seconds": 5.0, "at_nodes": 0, "waiting": 0}
+        return {
+            "boot_id": self.boot_id,
+            "service": "chat",
+            "outstanding": 0,
+            "max_outstanding": 2000,
+            "max_at_nodes": 2000,
+            "levels": self._levels(),
+            "rung": self.rung,
+            "queues": dict.fromkeys(LEVELS, queue),
+            "nodes": [self._node(name) for name in sorted(self.states)],
+            "leases": self.listed_leases(),
+        }
+
+    def _levels(self) -> Json:
+        return {level: {"is_shed": level in self.shed} for level in LEVELS}
+
+    def _set_levels(self, body: Json) -> Json:
+        self.lease("levels", body["ttl_seconds"], {level: {"is_shed": False} for level in LEVELS})
+        named = {level: body[level]["is_shed"] for level in LEVELS if body.get(level)}
+        self.shed = {level for level in LEVELS if named.get(level, level in self.shed)}
+        self.rung = body.get("rung")
+        return {"levels": self._levels(), "rung": self.rung, "expires_in_seconds": self.expires_in("levels")}
+
+    def _end_levels(self) -> Json:
+        self.leases.pop("levels", None)
+        self.shed, self.rung = set(), None
+        return {"levels": self._levels(), "rung": None, "expires_in_seconds": None}
 
     def _node(self, name: str) -> Json:
         node: Json = {
@@ -355,7 +483,8 @@ class FakeGateway(FakeProcess):
             "state": self.states[name],
             "weight": 1.0,
             "outstanding": 0,
+            "slow_start_ratio": 1.0,
         }
         if self.states[name] == "ejected":
-            node |= {"eject_expires_in_seconds": self.expires_in(f"eject:{name}"), "eject_reason": "test"}
+            node |= {"eject_expires_in_seconds": self.expires_in(f"eject:{name}"), "eject_reason": self.reasons[name]}
         return node

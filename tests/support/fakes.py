@@ -5,11 +5,11 @@ Every fake has `error`: while it is set, each call raises it.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from anyio import lowlevel
 
-from controlplane.domain import alerting, errors, incidents, outcomes, plans, ports, runs, services, windows
+from controlplane.domain import alerting, errors, incidents, outcomes, plans, ports, rungs, runs, services, windows
 from controlplane.domain import findings as fnd
 from controlplane.domain import signals as sig
 from tests.support import builders
@@ -66,6 +66,14 @@ class FakeDetector:
         if self.error is not None:
             raise self.error
         return [answer for answer in self.answers if answer.service == service.name]
+
+
+class FakeBench:
+    """Does the work at once."""
+
+    async def run(self, name: str, work: Callable[[], ports.Result]) -> ports.Result:
+        await lowlevel.checkpoint()
+        return work()
 
 
 class FakeAlertStore(_Failing):
@@ -169,7 +177,9 @@ class FakeRunStore(_Failing):
         service: str | None = None,
         state: str | None = None,
         incident_id: str | None = None,
-        since: datetime | None = None,
+        runbook: str | None = None,
+        dedup_key: str | None = None,
+        ended_since: datetime | None = None,
         limit: int = 100,
     ) -> Sequence[runs.Run]:
         await self._turn()
@@ -178,7 +188,9 @@ class FakeRunStore(_Failing):
             for run in self.runs.values()
             if service in {None, run.plan.request.service}
             and incident_id in {None, run.plan.request.incident_id}
-            and (since is None or run.created_at >= since)
+            and runbook in {None, run.plan.request.runbook}
+            and dedup_key in {None, run.plan.request.dedup_key}
+            and (ended_since is None or (run.ended_at is not None and run.ended_at >= ended_since))
             and (state is None or state == run.state or (state == "unfinished" and not run.state.is_final))
         ]
         return sorted(found, key=lambda run: (run.created_at, run.id), reverse=True)[:limit]
@@ -258,10 +270,11 @@ class FakeNotifier(_Failing):
 
 
 class FakePlanner(_Failing):
-    """Drafts the builder's plan; `blast` may say what a request takes out of service."""
+    """Drafts the builder's plan; `blast` may say what a request takes out of service, `steps` what it does."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.steps: Callable[[plans.PlanRequest], tuple[plans.PlannedStep, ...]] | None = None
         self.blast: Callable[[plans.PlanRequest], plans.BlastRadius] | None = None
         self.drafted: list[plans.PlanRequest] = []
 
@@ -269,6 +282,7 @@ class FakePlanner(_Failing):
         await self._turn()
         self.drafted.append(request)
         plan = builders.plan(request, id=f"plan_{len(self.drafted)}")
+        plan = plan if self.steps is None else dataclasses.replace(plan, steps=self.steps(request))
         return plan if self.blast is None else dataclasses.replace(plan, blast=self.blast(request))
 
 
@@ -287,7 +301,50 @@ class FakeRunSubmitter(_Failing):
         if key is not None and key in self.keys:
             return self.keys[key]
         run_id = f"run_{len(self._store.runs) + 1:06d}"
-        self._store.put(builders.run(run_id, plan=plan, state=outcomes.RunState.QUEUED, created_at=self._clock.now()))
+        run = builders.run(run_id, plan=plan, state=outcomes.RunState.QUEUED, created_at=self._born_at(plan))
+        self._store.put(run)
         if key is not None:
             self.keys[key] = run_id
         return run_id
+
+    def _born_at(self, plan: plans.Plan) -> datetime:
+        """As the ledger does: the runs of an incident sort by birth, however the clock was set."""
+        incident_id = plan.request.incident_id
+        same = [one.created_at for one in self._store.runs.values() if one.plan.request.incident_id == incident_id]
+        return max([self._clock.now(), *(at + timedelta(microseconds=1) for at in same)])
+
+
+class FakeRungControl(_Failing):
+    """A gateway's rung and its lease, which ends by the clock; `missed` is what a renewal did not reach."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self._clock = clock
+        self._ends_at = 0.0
+        self._rung = 0
+        self.is_foreign = False
+        self.missed = ""
+        self.renewed: list[Mapping[str, outcomes.Json]] = []
+
+    @property
+    def rung(self) -> int:
+        """The rung in force."""
+        return self._rung if self._clock.monotonic() < self._ends_at else 0
+
+    def put(self, rung: int, ttl_seconds: float = 120.0) -> None:
+        """Set a rung as the action would."""
+        self._rung, self._ends_at = rung, self._clock.monotonic() + ttl_seconds
+
+    async def standing(self, service: str) -> rungs.Standing:
+        await self._turn()
+        left = self._ends_at - self._clock.monotonic() if self.rung else None
+        return rungs.Standing(self.rung, left, self.is_foreign)
+
+    async def renew(self, service: str, params: Mapping[str, outcomes.Json]) -> str:
+        await self._turn()
+        self.renewed.append(params)
+        rung, ttl = params["rung"], params["ttl_seconds"]
+        assert isinstance(rung, int)
+        assert isinstance(ttl, int | float)
+        self.put(rung, ttl)
+        return self.missed

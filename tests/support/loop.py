@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from controlplane import expressions
 from controlplane.domain import policies, ports, runs, services
-from controlplane.engine import dispatch, facts, handle, look, recheck, tick
+from controlplane.engine import climb, dispatch, facts, handle, look, recheck, tick
 from tests.support import builders, fakes
 from tests.support.clock import FakeClock
 
@@ -34,6 +34,7 @@ class Loop:
         self.planner = fakes.FakePlanner()
         self.submitter = fakes.FakeRunSubmitter(self.runs, clock)
         self.detector = fakes.FakeDetector()
+        self.rungs = fakes.FakeRungControl(clock)
         self.services = {one.name: one for one in managed or (builders.service(),)}
         sources = facts.Sources(self.reader, self.alerts, self.incidents, self.runs, self.automation, self.silences)
         self.gatherer = facts.Gatherer(sources, self.services, clock)
@@ -55,6 +56,7 @@ class Loop:
             conditions=conditions or expressions.Conditions(),
             services=self.services,
             policies=tuple(offered if offered is not None else (builders.policy(),)),
+            climber=climb.Climber(self.rungs, self.automation, self.runs, clock),
         )
         self.is_leader = is_leader
         self.tick = self.restarted()
@@ -62,7 +64,7 @@ class Loop:
     def restarted(self) -> tick.Tick:
         """A tick without any memory, as after a restart of the process."""
         self.tick = tick.Tick(
-            eyes=look.Eyes(self.reader, self.alerts, (self.detector,), self.services),
+            eyes=look.Eyes(self.reader, self.alerts, (self.detector,), self.services, fakes.FakeBench()),
             hands=self.hands,
             pace=self.pace,
             clock=self.clock,

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import fastapi
 import httpx
+from starlette.types import ASGIApp
 
 from inference_node import settings, tokenizer
 from inference_node.engine import generation, ports, sampling
@@ -67,6 +68,17 @@ class FakeRunner:
         return False, 0
 
 
+class CountingTokenizer(tokenizer.ByteTokenizer):
+    """Counts the prompts it was given."""
+
+    def __init__(self) -> None:
+        self.num_encoded = 0
+
+    def encode(self, text: str) -> list[int]:
+        self.num_encoded += 1
+        return super().encode(text)
+
+
 def model(version: str = "v1", runner: FakeRunner | None = None) -> ports.LoadedModel:
     """Return a model that needs nothing."""
     return ports.LoadedModel(
@@ -75,7 +87,7 @@ def model(version: str = "v1", runner: FakeRunner | None = None) -> ports.Loaded
         device="cpu",
         vocab_size=tokenizer.VOCAB_SIZE,
         max_context_tokens=256,
-        tokenizer=tokenizer.ByteTokenizer(),
+        tokenizer=CountingTokenizer(),
         runner=runner or FakeRunner(),
     )
 
@@ -119,6 +131,7 @@ class NodeUnderTest:
     client: httpx.AsyncClient
     clock: FakeClock
     runners: dict[str, FakeRunner]
+    edge: ASGIApp
 
     async def ask(self, prompt: str = "hello", *, key: str = "key-standard", **fields: Any) -> httpx.Response:
         """Send a greedy completion."""
@@ -160,6 +173,6 @@ async def served_node(**overrides: Any) -> AsyncGenerator[NodeUnderTest]:
     transport = httpx.ASGITransport(app=edge)
     async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
         try:
-            yield NodeUnderTest(served, app, client, clock, runners)
+            yield NodeUnderTest(served, app, client, clock, runners, edge)
         finally:
             await served.stop()

@@ -54,13 +54,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(look: Callable[[], Seen], what: str, *, seconds: float = 20.0) -> Seen:
+def until(look: Callable[[], Seen], what: str, *, seconds: float = 20.0, pause_seconds: float = 0.05) -> Seen:
     """Look again until the answer is true, and return it; fails with `what` and the last answer."""
     end = time.perf_counter() + seconds
     pause = threading.Event()
     while not (seen := look()):
         assert time.perf_counter() < end, f"not within {seconds:g} s: {what}; last seen: {seen!r}"
-        pause.wait(0.05)
+        pause.wait(pause_seconds)
     return seen
 
 
@@ -84,6 +84,11 @@ class Server:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
             self.process.wait(timeout=20)
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        self.process.kill()
+        self.process.wait(timeout=20)
 
     def freeze(self) -> None:
         """Make it hang: connections are taken, nothing is answered."""
@@ -129,9 +134,9 @@ def start_prometheus(folder: Path, config: str, *, port: int | None = None) -> S
     return _start(command, f"http://127.0.0.1:{port}", "/-/ready", folder / "prometheus.log")
 
 
-def start_alertmanager(folder: Path, config: str) -> Server:
-    """Start Alertmanager with `config`."""
-    port = free_port()
+def start_alertmanager(folder: Path, config: str, *, port: int | None = None) -> Server:
+    """Start Alertmanager with `config`, or start it again over the data of an earlier one in the same folder."""
+    port = port or free_port()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "alertmanager.yml").write_text(config, encoding="utf-8")
     command = [

@@ -17,8 +17,10 @@ RECOVERED = outcomes.Judged(outcomes.Verdict.RECOVERED, "it came back", has_cont
 
 
 def denied(gate: outcomes.Gate = outcomes.Gate.COOLDOWN, sentence: str = "cooldown: 4 min left") -> outcomes.Denied:
-    """Return a refusal."""
-    return outcomes.Denied(gate, sentence, ())
+    """Return a refusal; any other gate than the first was asked after the kill switch had passed."""
+    first = outcomes.GateAnswer(outcomes.Gate.KILL_SWITCH, is_passed=True, sentence="automation is not paused")
+    answers = (first,) if gate is not outcomes.Gate.KILL_SWITCH else ()
+    return outcomes.Denied(gate, sentence, (*answers, outcomes.GateAnswer(gate, is_passed=False, sentence=sentence)))
 
 
 def act(name: str, *, attempts: int = 1, timeout: float = 5.0, action: str = "note") -> plans.PlannedStep:
@@ -131,11 +133,14 @@ class Stage:
         self.verdicts: list[outcomes.Verification | Exception] = []
         self.is_ready: bool | Exception = True
         self.escalated: list[tuple[str, str]] = []
+        self.is_answering = asyncio.Event()
+        self.is_answering.set()
         self.notifier_errors: list[Exception] = []
         self.follow_ups: list[tuple[str, str]] = []
         self.follow_up_errors: list[Exception] = []
         self.num_changes = 0
         self.judged_at: list[datetime] = []
+        self.began_at: list[datetime] = []
 
     async def recheck(self, plan: plans.Plan, run_id: str) -> outcomes.Allowed | outcomes.Denied:
         answer = self.guard_answers.pop(0) if self.guard_answers else ALLOWED
@@ -143,8 +148,9 @@ class Stage:
             raise answer
         return answer
 
-    async def judge(self, plan: plans.Plan, acted_at: datetime) -> outcomes.Verification:
+    async def judge(self, plan: plans.Plan, acted_at: datetime, began_at: datetime) -> outcomes.Verification:
         self.judged_at.append(acted_at)
+        self.began_at.append(began_at)
         answer = self.verdicts.pop(0) if self.verdicts else RECOVERED
         if isinstance(answer, Exception):
             raise answer
@@ -159,6 +165,7 @@ class Stage:
         return {}
 
     async def escalate(self, incident_id: str, service: str, node: str, to: str, sentence: str) -> None:
+        await self.is_answering.wait()
         if self.notifier_errors:
             raise self.notifier_errors.pop(0)
         self.escalated.append((to, sentence))

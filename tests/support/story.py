@@ -30,6 +30,9 @@ class at:  # noqa: N801 - reads as a sentence
     def inject(self, fault: str, *, on: str, **params: outcomes.Json) -> Entry:
         return {"at_seconds": self.seconds, "inject": {"fault": fault, "node": on, "params": params}}
 
+    def load(self, **rates: float) -> Entry:
+        return {"at_seconds": self.seconds, "load": load(**rates)}
+
 
 @dataclass(frozen=True)
 class by:  # noqa: N801 - reads as a sentence
@@ -37,8 +40,10 @@ class by:  # noqa: N801 - reads as a sentence
 
     seconds: float
 
-    def expect_incident(self, kind: str, *, on: str, modes: Sequence[str] = ("auto", "observe")) -> Entry:
-        return self._expect({"incident": kind, "node": on}, modes)
+    def expect_incident(
+        self, kind: str, *, on: str, opened_by: str | None = None, modes: Sequence[str] = ("auto", "observe")
+    ) -> Entry:
+        return self._expect({"incident": kind, "node": on, "opened_by": opened_by}, modes)
 
     def expect_runbook(self, name: str, *, on: str, modes: Sequence[str] = ("auto",)) -> Entry:
         return self._expect({"runbook": name, "node": on}, modes)
@@ -46,15 +51,23 @@ class by:  # noqa: N801 - reads as a sentence
     def expect_verdict(self, verdict: str, *, on: str, modes: Sequence[str] = ("auto",)) -> Entry:
         return self._expect({"verdict": verdict, "node": on}, modes)
 
+    def expect_rung(self, rung: int, *, modes: Sequence[str] = ("auto",)) -> Entry:
+        return self._expect({"rung": rung}, modes)
+
     def _expect(self, what: Entry, modes: Sequence[str]) -> Entry:
         return {"by_seconds": self.seconds, "expect": what, "modes": list(modes)}
+
+
+def load(**rates: float) -> Entry:
+    """Return the load of these requests per second, by level."""
+    return {"levels": {level: {"rate": rate} for level, rate in rates.items()}}
 
 
 def told(*timeline: Entry, name: str = "T1", window_seconds: float = 75.0, **spec: Any) -> stories.Story:
     """Return a story with this timeline; everything else has a default."""
     defaults: Entry = {
         "fleet": {"nodes": 2},
-        "load": {"rate_per_second": 10},
+        "load": load(standard=10),
         "limits": {"error_ratio": 0.005, "latency_p99_seconds": 1.5},
         "window_seconds": window_seconds,
         "timeline": list(timeline),
@@ -79,23 +92,28 @@ def assert_as_expected(result: runner.ScenarioResult) -> None:
 
 @dataclass
 class ScriptedFleet:
-    """A fleet whose answers are wrong from the injection on, until `heals_after` seconds later (None: never).
+    """A fleet whose answers are wrong from the first deed on, until `heals_after` seconds later (None: never).
 
     It is the fleet, the clients and the control plane at once; the latter shows what `script` says, each line with the
-    second after the injection from which it is shown.
+    second after the injection from which it is shown. `limits` are stretches of those seconds in which the fleet is not
+    whole; `unsettled_for` is for how long after the story's end the control plane still has something to do.
     """
 
     clock: FakeClock
     heals_after: float | None = None
-    rate_per_second: int = 10
     script: list[tuple[float, judging.SeenIncident | judging.SeenRun]] = field(default_factory=list)
     injected: list[tuple[str, str, float]] = field(default_factory=list)
     withdrawn: list[tuple[str, str]] = field(default_factory=list)
+    switched: list[stories.Traffic] = field(default_factory=list)
+    limits: list[tuple[float, float, judging.SeenFleet]] = field(default_factory=list)
+    unsettled_for: float = 0.0
     is_felt: bool = True
     injected_at: datetime | None = None
     outage: tuple[float, float] | None = None
     told: list[runner.Progress] = field(default_factory=list)
+    traffic: stories.Traffic = field(default_factory=lambda: stories.Traffic.model_validate(load(standard=10)))
     _start: float | None = None
+    _ended: float = 0.0
 
     async def inject(self, node: str, fault: str, params: dict[str, outcomes.Json], ttl_seconds: float) -> None:
         self.injected_at = self.clock.now()
@@ -103,6 +121,20 @@ class ScriptedFleet:
 
     async def withdraw(self, node: str, fault: str) -> None:
         self.withdrawn.append((node, fault))
+
+    async def look(self) -> judging.SeenFleet:
+        seen = [fleet for start, end, fleet in self.limits if start <= self._since() < end]
+        return seen[0] if seen else judging.SeenFleet()
+
+    def switch(self, traffic: stories.Traffic) -> None:
+        self._ended = self.clock.monotonic()
+        if traffic.levels != self.traffic.levels:
+            self.injected_at = self.injected_at or self.clock.now()
+        self.traffic = traffic
+        self.switched.append(traffic)
+
+    async def unsettled(self) -> Sequence[str]:
+        return ["run run_1 is running"] if self.clock.monotonic() - self._ended < self.unsettled_for else []
 
     def _since(self) -> float:
         return -1.0 if self.injected_at is None else (self.clock.now() - self.injected_at).total_seconds()
@@ -118,14 +150,15 @@ class ScriptedFleet:
         )
 
     def samples(self) -> list[smp.Sample]:
-        """Requests at a steady rate since the first call."""
+        """Ten requests a second since the first call."""
         now = self.clock.now().timestamp()
         if self._start is None:
             self._start = now
-        count = int((now - self._start) * self.rate_per_second) + 1
-        return [self._sample(self._start + number / self.rate_per_second) for number in range(count)]
+        count = int((now - self._start) * 10) + 1
+        return [self.sample(self._start + number / 10) for number in range(count)]
 
-    def _sample(self, when: float) -> smp.Sample:
+    def sample(self, when: float) -> smp.Sample:
+        """One request of that instant."""
         return smp.Sample(at=when, latency_seconds=0.1, code=200, is_wrong=self._is_wrong(when))
 
     def _is_wrong(self, when: float) -> bool:

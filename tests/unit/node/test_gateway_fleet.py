@@ -106,7 +106,7 @@ def refusal(_: httpx.Request) -> httpx.Response:
 
 def test_idle_nodes_take_turns() -> None:
     """Without load the requests go round."""
-    nodes = fleet.Fleet()
+    nodes = fleet.Fleet(FakeClock(), 0)
     for name in "abc":
         nodes.register(name, f"http://{name}")
     chosen: list[str] = []
@@ -121,7 +121,7 @@ def test_idle_nodes_take_turns() -> None:
 
 def test_outstanding_requests_follow_the_weights() -> None:
     """A node of weight three holds three times as many."""
-    nodes = fleet.Fleet()
+    nodes = fleet.Fleet(FakeClock(), 0)
     nodes.register("a", "http://a", 1)
     nodes.register("b", "http://b", 3)
     nodes.register("c", "http://c", 0)
@@ -135,7 +135,7 @@ def test_outstanding_requests_follow_the_weights() -> None:
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["put", "remove", "begin", "end", "eject"]))))
 def test_a_choice_is_always_in_service_and_counts_never_go_wrong(events: list[tuple[str, str]]) -> None:
     """For any order of events: chosen nodes are in service, counts match, drained nodes are gone."""
-    nodes, held = fleet.Fleet(), list[fleet.Member]()
+    nodes, held = fleet.Fleet(FakeClock(), 0), list[fleet.Member]()
     for name, event in events:
         known = {each.name: each for each in nodes.members()}
         if event == "put":
@@ -164,6 +164,62 @@ async def test_the_node_sees_the_gateways_key_and_the_callers_rights() -> None:
         sent = it.stub.requests[0].headers
         assert sent["authorization"] == "Bearer key-of-the-gateway"
         assert (sent["x-service-level"], sent["x-tenant"], sent["x-request-id"]) == ("batch", "default", "id-1")
+
+
+@pytest.mark.parametrize("name", ["user-agent", "accept", "cache-control", "content-type"])
+async def test_headers_beyond_ascii_pass_through(name: str) -> None:
+    """A client named in its own language is served like any other, and the node reads the same bytes."""
+    async with served("a") as it:
+        sent = {b"authorization": b"Bearer key-standard", name.encode(): b"caf\xe9"}
+        response = await it.client.post("/v1/completions", content=b"{}", headers=sent)
+        assert response.status_code == 200
+        assert (name.encode(), b"caf\xe9") in [(key.lower(), value) for key, value in it.stub.requests[0].headers.raw]
+
+
+@pytest.mark.parametrize("value", [b"\xe9", "\u20ac".encode()])
+async def test_a_nodes_odd_headers_cost_no_place(value: bytes) -> None:
+    """Whatever bytes a node sends as a header, they come through, and nothing is held for ever."""
+    async with served("a") as it:
+        it.stub.answers["a"] = lambda _: httpx.Response(200, headers=[(b"content-type", value)], content=b"{}")
+        response = await it.ask()
+        assert (b"content-type", value) in response.headers.raw
+        assert (it.gateway.outstanding, it.gateway.fleet.find("a").outstanding) == (0, 0)
+
+
+@pytest.mark.parametrize("status", [101, 199, 600, 999])
+async def test_a_status_that_is_no_answer_is_a_broken_node(status: int) -> None:
+    """502, counted, and the node let go of."""
+    async with served("a") as it:
+        it.stub.answers["a"] = lambda _: httpx.Response(status, content=b"{}")
+        response = await it.ask()
+        assert (response.status_code, response.json()["error"]["code"]) == (502, "bad_upstream")
+        assert (it.gateway.outstanding, it.gateway.fleet.find("a").outstanding) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "http://user@host:1",
+        "http://host/path",
+        "http://host:99999",
+        "http://host:port",
+        "http://host:0",
+        "http://:80",
+        "http://[zz]:1",
+        "http://[::::]:1",
+        "http://a..b",
+        "http://\u2460",
+        "http://a\\b",
+        f"http://{'a' * 64}",
+    ],
+)
+async def test_an_address_that_no_request_could_reach_is_refused(url: str) -> None:
+    """At registration, where somebody reads the answer, and not with each caller's request."""
+    async with served("a") as it:
+        response = await it.admin("PUT", "/nodes/b", {"url": url})
+        assert (response.status_code, response.json()["errors"][0]["place"]) == (422, "url")
+        assert [each.name for each in it.gateway.fleet.members()] == ["a"]
 
 
 async def test_an_unknown_key_never_reaches_a_node() -> None:
@@ -358,3 +414,21 @@ async def test_wrong_admin_calls_change_nothing(method: str, path: str, body: An
         assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
         assert response.json()["detail"]
         assert (await it.admin("GET", "/state")).json() == before
+
+
+async def test_a_returned_node_is_shown_in_slow_start() -> None:
+    """State and metrics tell how far it is, whether it was returned or its lease ended."""
+    async with served("a", "b", slow_start_seconds=20) as it:
+        for end in ("return", "lease"):
+            await it.admin("POST", "/nodes/a/eject", {"ttl_seconds": 5, "reason": "test"})
+            if end == "return":
+                await it.admin("POST", "/nodes/a/return")
+            else:
+                await it.move(5)
+            assert await it.metric('dsctl_gateway_node_slow_start_ratio{node="a"}') == 0.1
+            assert await it.metric('dsctl_gateway_node_slow_start_ratio{node="b"}') == 1
+            await it.move(10)
+            shown = (await it.admin("GET", "/nodes")).json()["nodes"]
+            assert [each["slow_start_ratio"] for each in shown] == [0.5, 1.0]
+            await it.move(10)
+            assert await it.metric('dsctl_gateway_node_slow_start_ratio{node="a"}') == 1

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pydantic
 import pytest
 
 from inference_node import auth, errors, levels, settings
@@ -19,6 +20,10 @@ def load(tmp_path: Path, text: str) -> settings.NodeSettings:
         ("bacth: {}", "bacth"),
         ("name: a\nname: b", "duplicate key 'name'"),
         ("batch: {max_size: 0}", "batch.max_size"),
+        ("name: 2024-99-99", "not valid YAML"),
+        ("name: !!timestamp x", "not valid YAML"),
+        (f"port: {'9' * 5000}", "not valid YAML"),
+        ("name: " + "[" * 2000, "not valid YAML"),
         ("host: 0.0.0.0", "api_keys is empty"),
         ("host: node.example", "api_keys is empty"),
         ("model: {version: v7}", "version 'v7' is not among versions: v1"),
@@ -75,3 +80,18 @@ def test_only_the_token_opens_the_admin_api(header: str) -> None:
 def test_the_right_token_opens_it() -> None:
     """The scheme's case does not matter."""
     auth.AdminTokens(["right-token"]).require({"authorization": "bearer right-token"})
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"node_api_key": "schl\u00fcssel-1"},
+        {"admin_tokens": ["two words"]},
+        {"api_keys": [{"key": "long-enough", "tenant": "caf\u00e9"}]},
+        {"api_keys": [{"key": "long-enough", "tenant": "a\r\nx-service-level: premium"}]},
+    ],
+)
+def test_what_travels_in_headers_must_fit_them(document: dict[str, object]) -> None:
+    """Refused at start; later it would fail every request, or be two headers."""
+    with pytest.raises(pydantic.ValidationError):
+        settings.GatewaySettings.model_validate(document)
