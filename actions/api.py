@@ -35,7 +35,11 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class ActionContext:
-    """One try of one step. `idempotency_key` is the same for every try of the step; `token` fences old owners."""
+    """One try of one step.
+
+    `idempotency_key` is the same for every try of the step. `token` grows with each owner of the run: a target that
+    keeps the highest it has seen can refuse an owner that was replaced without knowing. Ours know keys only.
+    """
 
     run_id: str
     step: str
@@ -81,8 +85,8 @@ Probed = Applied | NotApplied | CannotTell
 class Action(Protocol):
     """One typed action.
 
-    `apply` raises RetryLaterError when certainly nothing happened, OutcomeUnknownError when it may have,
-    GiveUpError when the target refused.
+    `apply` raises RetryLaterError when certainly nothing happened, OutcomeUnknownError when it may have, GiveUpError
+    when the target refused, PartlyDoneError when only some of several did.
     """
 
     @property

@@ -54,7 +54,7 @@ async def change(nodes: Sequence[str], call: Callable[[str], Awaitable[_T]]) -> 
 
     RetryLaterError only when certainly no node was changed. When some were, or may have been, the outcome of the
     whole is unknown: a probe finds the rest, and the same keys make sending again harmless. A refusal is final when
-    every other node is known.
+    every other node is known: PartlyDoneError where some node was changed, GiveUpError where none was.
     """
     answers, refusals = await outcomes(nodes, call)
     if not refusals:
@@ -66,7 +66,7 @@ async def change(nodes: Sequence[str], call: Callable[[str], Awaitable[_T]]) -> 
     if any(issubclass(kind, errors.OutcomeUnknownError) for kind in kinds):
         raise errors.OutcomeUnknownError(said)
     if any(issubclass(kind, errors.GiveUpError) for kind in kinds):
-        raise errors.GiveUpError(said)
+        raise errors.PartlyDoneError(said) if answers else errors.GiveUpError(said)
     if answers:
         raise errors.OutcomeUnknownError(said)
     delays = [error.delay_seconds for error in refusals.values() if isinstance(error, errors.RetryLaterError)]

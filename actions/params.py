@@ -10,7 +10,10 @@ from controlplane import strictyaml
 from controlplane.domain import errors, outcomes
 
 # The contract's bounds of a lease; the default outlives any verification we ship and ends within one shift.
-TtlSeconds = Annotated[float, pydantic.Field(ge=1, le=86_400, description="The override ends by itself after this.")]
+MAX_TTL_SECONDS = 86_400
+TtlSeconds = Annotated[
+    float, pydantic.Field(ge=1, le=MAX_TTL_SECONDS, description="The override ends by itself after this.")
+]
 DEFAULT_TTL_SECONDS = 900.0
 
 

@@ -11,8 +11,9 @@ from typing import cast
 
 from actions import api, clients
 from actions.cache import flush, warm
-from actions.node import batch, degrade, drain
-from actions.traffic import eject
+from actions.local import restart
+from actions.node import batch, canary, degrade, drain
+from actions.traffic import eject, levels, return_
 from controlplane.domain import errors
 
 ENTRY_POINTS = "dsctl.actions"
@@ -62,6 +63,10 @@ def build(targets: clients.Clients, *, offered: Iterable[metadata.EntryPoint] | 
         batch.SetBatch(targets),
         degrade.DegradeNode(targets),
         eject.EjectNode(targets),
+        return_.ReturnNode(targets),
+        restart.RestartNode(targets),
+        canary.CanaryTest(targets),
+        levels.SetRung(targets),
     )
     points = metadata.entry_points(group=ENTRY_POINTS) if offered is None else offered
     return Registry(own, points, targets)

@@ -55,11 +55,21 @@ class Cache(_Answer):
     l1: Tier
 
 
+class Model(_Answer):
+    """What the node serves."""
+
+    name: str
+    version: str
+
+
 class NodeState(_Answer):
     """What actions read of a node's state."""
 
     boot_id: str
+    model: Model
     is_draining: bool
+    running: int
+    waiting: int
     batch: Batch
     degradation: Degradation
     cache: Cache

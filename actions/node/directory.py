@@ -124,7 +124,7 @@ def _of(urls: Mapping[str, Mapping[str, str]], service: str) -> Mapping[str, str
 
 
 def _no_node(service: str, node: str) -> errors.NotFoundError:
-    return errors.NotFoundError(f"service {service} has no node {node!r}; `dsctl nodes` lists them")
+    return errors.NotFoundError(f"service {service} has no node {node!r}; `dsctl nodes list` shows those there are")
 
 
 def _gateway(urls: Mapping[str, str], service: str) -> str:

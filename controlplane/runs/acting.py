@@ -7,7 +7,7 @@ handed to a person, never assumed. Async.
 
 import dataclasses
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from actions import api as actions
 from controlplane.domain import errors, outcomes, plans, runs
@@ -127,15 +127,23 @@ class Acting:
         step = claim.step
         may_retry = claim.cursor.attempt < step.max_attempts
         entry = moves.Entry(_Kind.STEP_FAILED, step.name, {"error": outcome.sentence, "attempt": claim.cursor.attempt})
+        if isinstance(outcome, moves.PartlyDone):
+            sentence = f"step {step.name} was done in part: {outcome.sentence}"
+            return self._fail(claim, sentence, (entry,), acted_at=claim.cursor.opened_at)
         if isinstance(outcome, moves.InDoubt):
-            if may_retry and action.spec.reentry is plans.Reentry.IDEMPOTENT:
-                return self._try_again(claim, entry, self._settings.retry_seconds, is_doubtful=True)
-            return await self._settle_doubt(claim, action, outcome.sentence, entry)
+            return await self._doubt(claim, action, outcome.sentence, entry)
         if may_retry and outcome.retry_seconds is not None:
             return self._try_again(claim, entry, outcome.retry_seconds, is_doubtful=claim.cursor.is_doubtful)
         if claim.cursor.is_doubtful:
             return await self._settle_doubt(claim, action, outcome.sentence, entry)
         return self._fail(claim, f"step {step.name} failed: {outcome.sentence}", (entry,))
+
+    async def _doubt(self, claim: moves.Claim, action: actions.Action, sentence: str, entry: moves.Entry) -> moves.Move:
+        """Send again what may be sent twice while tries are left; else look."""
+        may_retry = claim.cursor.attempt < claim.step.max_attempts
+        if may_retry and action.spec.reentry is plans.Reentry.IDEMPOTENT:
+            return self._try_again(claim, entry, self._settings.retry_seconds, is_doubtful=True)
+        return await self._settle_doubt(claim, action, sentence, entry)
 
     async def _settle_doubt(
         self, claim: moves.Claim, action: actions.Action, sentence: str, entry: moves.Entry
@@ -144,15 +152,17 @@ class Acting:
         step = claim.step
         unknown = f"step {step.name} may have happened: {sentence}; look at {claim.plan.target}"
         if action.spec.reentry is plans.Reentry.MANUAL:
-            return transitions.hand_over(claim, unknown, (entry,), claim.cursor.opened_at)
+            return self._hand_over(claim, unknown, (entry,))
         probed, seen = await self._probe(claim, action)
         if isinstance(probed, actions.Applied):
             return self._found_applied(claim, probed, (entry, seen))
         if isinstance(probed, actions.CannotTell):
-            return transitions.hand_over(claim, f"{unknown} ({probed.sentence})", (entry, seen), claim.cursor.opened_at)
+            return self._hand_over(claim, f"{unknown} ({probed.sentence})", (entry, seen))
+        # Of a whole service the probe says that some node lacks the effect; others may have it.
+        acted_at = None if claim.plan.request.node else claim.cursor.opened_at
         if claim.cursor.attempt < step.max_attempts:
-            return transitions.try_again(claim, (entry, seen), self._settings.retry_seconds)
-        return self._fail(claim, f"step {step.name} did not happen: {sentence}", (entry, seen))
+            return transitions.try_again(claim, (entry, seen), self._settings.retry_seconds, acted_at=acted_at)
+        return self._fail(claim, f"step {step.name} did not happen: {sentence}", (entry, seen), acted_at=acted_at)
 
     def _try_again(self, claim: moves.Claim, entry: moves.Entry, seconds: float, *, is_doubtful: bool) -> moves.Move:
         acted_at = claim.cursor.opened_at if is_doubtful else None
@@ -172,8 +182,18 @@ class Acting:
     def _context(self, claim: moves.Claim) -> actions.ActionContext:
         return tries.make_context(claim, claim.step, transitions.idempotency_key(claim.run_id, claim.step.name))
 
-    def _fail(self, claim: moves.Claim, sentence: str, entries: _Entries) -> moves.Move:
-        return transitions.fail(claim, sentence, entries, self.is_reversible)
+    def _hand_over(self, claim: moves.Claim, sentence: str, entries: _Entries) -> moves.Move:
+        """Leave what may have happened to a person, or alone where the runbook says that its failure does not matter."""
+        if claim.step.continue_on_failure:
+            return transitions.pass_over(claim, entries, claim.cursor.opened_at)
+        return transitions.hand_over(claim, sentence, entries, claim.cursor.opened_at)
+
+    def _fail(
+        self, claim: moves.Claim, sentence: str, entries: _Entries, *, acted_at: datetime | None = None
+    ) -> moves.Move:
+        if claim.step.continue_on_failure:
+            return transitions.pass_over(claim, entries, acted_at)
+        return transitions.fail(claim, sentence, entries, self.is_reversible, acted_at=acted_at)
 
 
 _ANSWERS: dict[type[actions.Probed], str] = {

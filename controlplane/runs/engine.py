@@ -43,6 +43,7 @@ class RunEngine:
         self._lock = threading.Lock()
         self._driving: set[tuple[str, int]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._delivering: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._is_stopping = False
         self._loop_task: asyncio.Task[None] | None = None
@@ -183,8 +184,11 @@ class RunEngine:
                 self._begin(claim)
                 num_started += 1
             self._fail_points.reach(failpoints.Point.AFTER_CLAIM)
-        for owed in await self._errands.claim() if self._member.is_held() else ():
-            self._spawn(self._deliver(owed), name=f"errand-{owed.run_id}-{owed.number}")
+        free = errands.MAX_AT_ONCE - len(self._delivering)
+        for owed in await self._errands.claim(free) if self._member.is_held() else ():
+            task = self._spawn(self._deliver(owed), name=f"errand-{owed.run_id}-{owed.number}")
+            self._delivering.add(task)
+            task.add_done_callback(self._delivering.discard)
             num_started += 1
         return num_started
 
@@ -199,10 +203,11 @@ class RunEngine:
             self._driving.add((claim.run_id, claim.token))
         self._spawn(self._drive(claim), name=f"run-{claim.run_id}")
 
-    def _spawn(self, work: Coroutine[None, None, None], *, name: str) -> None:
+    def _spawn(self, work: Coroutine[None, None, None], *, name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _drive(self, claim: moves.Claim) -> None:
         try:
@@ -220,8 +225,8 @@ class RunEngine:
     async def _deliver(self, owed: errands.Owed) -> None:
         try:
             await self._errands.deliver(owed)
-        except errors.DsctlError as error:
-            self._log.warning("errand_not_recorded", run=owed.run_id, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - the errand is still due and comes back; a lost task would hide why
+            self._log.warning("errand_not_recorded", run=owed.run_id, reason=repr(error))
 
     def _snapshot(self) -> frozenset[tuple[str, int]]:
         with self._lock:

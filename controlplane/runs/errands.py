@@ -20,7 +20,8 @@ from controlplane.store import database as db
 
 _RUN, _ERRAND = tables.RUN, tables.RUN_ERRAND
 _Kind = runs.RunEventKind
-_BATCH = 20
+# So many are delivered at once: a silent Alertmanager must not collect a task for everything that is owed.
+MAX_AT_ONCE = 20
 _MAX_DOUBLINGS = 10
 
 
@@ -50,20 +51,20 @@ class Errands:
         self._settings = settings
         self._log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("dsctl.runs")
 
-    async def claim(self) -> Sequence[Owed]:
-        """Take the errands that are due; each comes back by itself if it is not settled."""
-        if not await self._database.read(self._has_due):
+    async def claim(self, limit: int) -> Sequence[Owed]:
+        """Take up to `limit` of the errands that are due; each comes back by itself if it is not settled."""
+        if limit <= 0 or not await self._database.read(self._has_due):
             return ()
-        return await self._database.write(self._claim)
+        return await self._database.write(lambda connection: self._claim(connection, limit))
 
     def _has_due(self, connection: sa.Connection) -> bool:
         return connection.execute(_due(self._database.now(connection)).limit(1)).first() is not None
 
-    def _claim(self, connection: sa.Connection) -> Sequence[Owed]:
+    def _claim(self, connection: sa.Connection, limit: int) -> Sequence[Owed]:
         now = self._database.now(connection)
         # Twice the timeout: what is still being delivered must not be claimed a second time.
         back_at = now + timedelta(seconds=2 * self._settings.errand_timeout_seconds)
-        rows = connection.execute(_due(now).limit(_BATCH).with_for_update(skip_locked=True, of=_ERRAND)).all()
+        rows = connection.execute(_due(now).limit(limit).with_for_update(skip_locked=True, of=_ERRAND)).all()
         for row in rows:
             values = {"due_at": back_at, "attempts": row.attempts + 1}
             connection.execute(_ERRAND.update().where(_is(row.run_id, row.number)).values(values))
@@ -153,8 +154,12 @@ def _refused(owed: Owed, reason: str) -> moves.Entry:
 def _due(now: datetime) -> sa.Select[tuple[object, ...]]:
     columns = (_RUN.c.service, _RUN.c.node, _RUN.c.incident_id, _RUN.c.ended_at, _RUN.c.plan)
     query = sa.select(*_ERRAND.c, *columns).join_from(_ERRAND, _RUN, _RUN.c.id == _ERRAND.c.run_id)
-    is_due = sa.and_(_ERRAND.c.done_at.is_(None), _ERRAND.c.due_at <= now)
-    return query.where(is_due).order_by(_ERRAND.c.due_at, _ERRAND.c.run_id, _ERRAND.c.number)
+    # As for runs: what is due in the far future was postponed before the clock was stepped back.
+    far = now + timedelta(seconds=ledger.MAX_WAKE_SECONDS)
+    is_due = sa.or_(_ERRAND.c.due_at <= now, _ERRAND.c.due_at > far)
+    return query.where(_ERRAND.c.done_at.is_(None), is_due).order_by(
+        _ERRAND.c.due_at, _ERRAND.c.run_id, _ERRAND.c.number
+    )
 
 
 def _is(run_id: str, number: int) -> sa.ColumnElement[bool]:

@@ -19,6 +19,9 @@ from controlplane.store import codec, tables
 _RUN, _EVENT, _ERRAND = tables.RUN, tables.RUN_EVENT, tables.RUN_ERRAND
 _Kind = runs.RunEventKind
 _State = outcomes.RunState
+# A parked run looks up at least this often. So a run that seems to sleep for longer was parked before the clock was
+# stepped back, and is due; without that it would hold its target until the clock has caught up.
+MAX_WAKE_SECONDS = 300.0
 # One run per target. The column is a number so that a limit above one needs no other schema.
 _SLOT = 0
 
@@ -46,12 +49,21 @@ def submit(connection: sa.Connection, run_id: str, plan: plans.Plan, now: dateti
             "revision": 0,
             "num_events": 0,
             "is_cancel_requested": False,
-            "created_at": now,
+            "created_at": _born_at(connection, plan, now),
             "sentence": "",
         },
     )
     data = {"plan": plan.id, "hash": plan.hash, "by": plan.request.requested_by, "reason": plan.request.reason}
     _append(connection, run_id, (moves.Entry(_Kind.SUBMITTED, data=data),), token=0, now=now)
+
+
+def _born_at(connection: sa.Connection, plan: plans.Plan, now: datetime) -> datetime:
+    """Return now, or a moment after the incident's newest run: its runs sort by birth, however the clock was set."""
+    if plan.request.incident_id is None:
+        return now
+    same = _RUN.c.incident_id == plan.request.incident_id
+    newest = connection.execute(sa.select(sa.func.max(_RUN.c.created_at)).where(same)).scalar()
+    return now if newest is None else max(now, newest + timedelta(microseconds=1))
 
 
 def find_by_dedup_key(connection: sa.Connection, key: str | None) -> str | None:
@@ -80,8 +92,9 @@ def claim(connection: sa.Connection, owner: str, now: datetime, limit: int) -> S
 
 
 def _due(now: datetime) -> sa.Select[Any]:
-    is_due = sa.and_(_RUN.c.state.in_((_State.QUEUED, _State.WAITING)), _RUN.c.wake_at <= now)
-    return sa.select(_RUN).where(is_due).order_by(_RUN.c.wake_at, _RUN.c.id)
+    is_parked = _RUN.c.state.in_((_State.QUEUED, _State.WAITING))
+    is_due = sa.or_(_RUN.c.wake_at <= now, _RUN.c.wake_at > now + timedelta(seconds=MAX_WAKE_SECONDS))
+    return sa.select(_RUN).where(is_parked, is_due).order_by(_RUN.c.wake_at, _RUN.c.id)
 
 
 def _claim_row(connection: sa.Connection, row: sa.Row[Any], owner: str, now: datetime) -> moves.Claim | None:
@@ -187,7 +200,8 @@ def _values(move: moves.Move, cursor: moves.Cursor, revision: int, now: datetime
     if move.state.is_final:
         return values | _final_values(move.state, move.sentence, now)
     if move.state is not _State.RUNNING:
-        values |= {"owner": None, "wake_at": now + timedelta(seconds=move.wake_seconds)}
+        seconds = min(move.wake_seconds, MAX_WAKE_SECONDS)
+        values |= {"owner": None, "wake_at": now + timedelta(seconds=seconds)}
     return values | {"state": move.state}
 
 
@@ -217,8 +231,10 @@ def cancel(connection: sa.Connection, run_id: str, who: str, now: datetime) -> o
         _append(connection, run_id, (requested,), token=row.token, now=now)
         return state
     plan, cursor = codec.from_json(plans.Plan, row.plan), codec.from_json(moves.Cursor, row.cursor)
-    sentence = transitions.cancel_sentence(plan, cursor, is_in_doubt=transitions.is_in_doubt(plan, cursor))
-    values = _final_values(_State.CANCELLED, sentence, now) | {"token": row.token + 1}
+    is_in_doubt = transitions.may_have_happened(plan, cursor)
+    sentence = transitions.cancel_sentence(plan, cursor, is_in_doubt=is_in_doubt)
+    acted_at = cursor.opened_at if is_in_doubt else row.acted_at
+    values = _final_values(_State.CANCELLED, sentence, now) | {"token": row.token + 1, "acted_at": acted_at}
     connection.execute(_RUN.update().where(_RUN.c.id == run_id).values(values))
     _append(connection, run_id, (requested, _ended(_State.CANCELLED, sentence)), token=row.token, now=now)
     return _State.CANCELLED

@@ -27,7 +27,8 @@ class Cursor:
     `is_open` is true while the thing at the cursor is announced and not ended; if the process dies then, its
     outcome is in doubt. `is_doubtful`: an earlier try of it may have taken effect. `attempt` counts announcements of
     the thing at the cursor, `opened_at` is the time of the newest. `done` are the action steps that took effect, in
-    order; `undo` what is still to be undone, next first; `cause` why the failure edges are walked.
+    order; `undo` what is still to be undone, next first; `cause` why the failure edges are walked. `began_at` is the
+    time of the run's first effect.
     """
 
     phase: Phase = Phase.STEPS
@@ -43,6 +44,7 @@ class Cursor:
     not_undone: tuple[str, ...] = ()
     is_undecided: bool = False
     cause: str = ""
+    began_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,4 +127,11 @@ class InDoubt:
     sentence: str
 
 
-Outcome = Done | NotDone | InDoubt
+@dataclass(frozen=True, slots=True)
+class PartlyDone:
+    """It took effect on some of several targets, and the others refused: no use in trying again."""
+
+    sentence: str
+
+
+Outcome = Done | NotDone | InDoubt | PartlyDone

@@ -6,7 +6,7 @@ what would happen is in it. Concurrency: async; stateless, one planner serves th
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from actions import api
 from actions.node import directory
@@ -132,7 +132,14 @@ def _missing(name: str, declared: models.Input, request: plans.PlanRequest) -> o
 def _plan_step(step: models.Step, request: plans.PlanRequest, service: services.Service) -> plans.PlannedStep:
     if step.wait is not None:
         seconds = step.wait.seconds if step.wait.timeout is None else step.wait.timeout
-        return plans.PlannedStep(step.name, plans.StepKind.WAIT, seconds or 0.0, until=step.wait.until or "")
+        return plans.PlannedStep(
+            name=step.name,
+            kind=plans.StepKind.WAIT,
+            timeout_seconds=seconds or 0.0,
+            until=step.wait.until or "",
+            on_failure=_edges(step.on_failure),
+            continue_on_failure=step.continue_on_failure,
+        )
     variables = {"inputs": dict(request.inputs), "service": expressions.service_variables(service)}
     try:
         params = {name: expressions.resolve(value, variables) for name, value in step.params.items()}
@@ -145,6 +152,8 @@ def _plan_step(step: models.Step, request: plans.PlanRequest, service: services.
         action=step.action or "",
         params=params,
         max_attempts=step.attempts or models.DEFAULT_ATTEMPTS,
+        on_failure=_edges(step.on_failure),
+        continue_on_failure=step.continue_on_failure,
     )
 
 
@@ -160,6 +169,10 @@ def _verify(spec: models.Spec, service: services.Service) -> plans.VerifySpec | 
         hold_seconds=spec.verify.hold,
         use_control=spec.verify.control == "untouched-nodes",
     )
+
+
+def _edges(given: Sequence[models.FailureEdge] | None) -> tuple[plans.FailureEdge, ...] | None:
+    return None if given is None else tuple(_edge(edge) for edge in given)
 
 
 def _edge(edge: models.FailureEdge) -> plans.FailureEdge:

@@ -71,13 +71,34 @@ def step_finished(claim: moves.Claim, entries: tuple[moves.Entry, ...], acted_at
     """Leave a step that is done: to the next one, to verification, or to the end."""
     step = claim.step
     done = (*claim.cursor.done, step.name) if step.kind is plans.StepKind.ACTION else claim.cursor.done
-    at = moves.Cursor(step=claim.cursor.step + 1, done=done)
+    return _leave_step(claim, done, entries, acted_at)
+
+
+def pass_over(claim: moves.Claim, entries: tuple[moves.Entry, ...], acted_at: datetime | None = None) -> moves.Move:
+    """Leave a step that failed and may: the run goes on, the log says so, and the step does not count as done."""
+    said = tuple(
+        dataclasses.replace(one, data={**one.data, "continues": True}) if one.kind is _Kind.STEP_FAILED else one
+        for one in entries
+    )
+    return _leave_step(claim, claim.cursor.done, said, acted_at)
+
+
+def _leave_step(
+    claim: moves.Claim, done: tuple[str, ...], entries: tuple[moves.Entry, ...], acted_at: datetime | None
+) -> moves.Move:
+    at = moves.Cursor(step=claim.cursor.step + 1, done=done, began_at=claim.cursor.began_at or acted_at)
     if at.step < len(claim.plan.steps):
         return moves.Move(_State.RUNNING, at, entries, acted_at=acted_at)
     if claim.plan.verify is not None:
         at = dataclasses.replace(at, phase=moves.Phase.VERIFY)
         return moves.Move(_State.RUNNING, at, entries, acted_at=acted_at)
-    return end(_State.SUCCEEDED, at, "every step is done; the runbook asks for no verification", entries, acted_at)
+    return end(_State.SUCCEEDED, at, f"{_what_was_done(claim.plan, done)}; nothing is verified", entries, acted_at)
+
+
+def _what_was_done(plan: plans.Plan, done: tuple[str, ...]) -> str:
+    actions = [step.name for step in plan.steps if step.kind is plans.StepKind.ACTION]
+    left_out = [name for name in actions if name not in done]
+    return f"done but for {', '.join(left_out)}, which failed and may" if left_out else "every step is done"
 
 
 def announce_again(
@@ -117,18 +138,18 @@ def fail(
     acted_at: datetime | None = None,
 ) -> moves.Move:
     """Walk the failure edges: first whatever is to be undone, then the end with its errands."""
-    agenda = undo_agenda(claim.plan, claim.cursor.done, is_reversible)
+    agenda = undo_agenda(claim.plan, claim.cursor, is_reversible)
     cursor = moves.Cursor(
         phase=moves.Phase.UNDO, step=claim.cursor.step, done=claim.cursor.done, undo=agenda, cause=cause
     )
     return dataclasses.replace(_next_undo(claim.plan, cursor, entries), verdict=verdict, acted_at=acted_at)
 
 
-def undo_agenda(plan: plans.Plan, done: tuple[str, ...], is_reversible: Callable[[str], bool]) -> tuple[str, ...]:
+def undo_agenda(plan: plans.Plan, cursor: moves.Cursor, is_reversible: Callable[[str], bool]) -> tuple[str, ...]:
     """Return the steps to undo in order: as the edges name them, and of those only what took effect, each once."""
-    actions = {step.name: step.action for step in plan.steps}
+    actions, done = {step.name: step.action for step in plan.steps}, cursor.done
     agenda: list[str] = []
-    for edge in plan.on_failure:
+    for edge in plan.edges_at(cursor.step):
         if edge.kind is plans.EdgeKind.UNDO:
             is_all = edge.argument == ALL_STEPS and ALL_STEPS not in actions
             named = [one for one in reversed(done) if is_reversible(actions[one])] if is_all else [edge.argument]
@@ -159,7 +180,8 @@ def _next_undo(plan: plans.Plan, cursor: moves.Cursor, entries: tuple[moves.Entr
     state = _failed_state(cursor)
     sentence = _undo_sentence(cursor)
     needs_human = state is _State.NEEDS_HUMAN
-    errands = people_to_tell(plan, sentence) if needs_human else all_errands(plan, sentence)
+    edges = plan.edges_at(cursor.step)
+    errands = people_to_tell(edges, sentence) if needs_human else all_errands(edges, sentence)
     return end(state, cursor, sentence, entries, errands=errands)
 
 
@@ -178,18 +200,19 @@ def _undo_sentence(cursor: moves.Cursor) -> str:
     return "; ".join(parts)
 
 
-def all_errands(plan: plans.Plan, sentence: str) -> tuple[moves.Errand, ...]:
+_Edges = tuple[plans.FailureEdge, ...]
+
+
+def all_errands(edges: _Edges, sentence: str) -> tuple[moves.Errand, ...]:
     """Return the follow-ups and escalations of the failure edges, in their order."""
     return tuple(
-        moves.Errand(edge.kind, edge.argument, sentence)
-        for edge in plan.on_failure
-        if edge.kind is not plans.EdgeKind.UNDO
+        moves.Errand(edge.kind, edge.argument, sentence) for edge in edges if edge.kind is not plans.EdgeKind.UNDO
     )
 
 
-def people_to_tell(plan: plans.Plan, sentence: str) -> tuple[moves.Errand, ...]:
+def people_to_tell(edges: _Edges, sentence: str) -> tuple[moves.Errand, ...]:
     """Return the escalations alone; somebody is always told."""
-    named = tuple(one for one in all_errands(plan, sentence) if one.kind is plans.EdgeKind.ESCALATE)
+    named = tuple(one for one in all_errands(edges, sentence) if one.kind is plans.EdgeKind.ESCALATE)
     return named or (moves.Errand(plans.EdgeKind.ESCALATE, DEFAULT_PERSON, sentence),)
 
 
@@ -197,14 +220,27 @@ def hand_over(
     claim: moves.Claim, sentence: str, entries: tuple[moves.Entry, ...], acted_at: datetime | None = None
 ) -> moves.Move:
     """End at a person's feet: nothing more is done, not even undone, because nobody knows what is true."""
-    errands = people_to_tell(claim.plan, sentence)
-    return end(_State.NEEDS_HUMAN, claim.cursor, sentence, entries, acted_at, errands=errands)
+    errands = people_to_tell(claim.plan.edges_at(claim.cursor.step), sentence)
+    at = acted_at or _perhaps_acted_at(claim.plan, claim.cursor)
+    return end(_State.NEEDS_HUMAN, claim.cursor, sentence, entries, at, errands=errands)
+
+
+def _perhaps_acted_at(plan: plans.Plan, cursor: moves.Cursor) -> datetime | None:
+    """Return when the thing at the cursor may have taken effect: for cooldowns, what may have happened has."""
+    return cursor.opened_at if may_have_happened(plan, cursor) else None
+
+
+def may_have_happened(plan: plans.Plan, cursor: moves.Cursor) -> bool:
+    """Say whether the thing at the cursor may have taken effect without a record of it: now, or in an earlier try."""
+    return cursor.is_doubtful or is_in_doubt(plan, cursor)
 
 
 def cancel(claim: moves.Claim) -> moves.Move:
-    """End on request, with what is done left as it is."""
-    sentence = cancel_sentence(claim.plan, claim.cursor, is_in_doubt=claim.is_in_doubt)
-    return end(_State.CANCELLED, claim.cursor, sentence, ())
+    """End on request, with what is done left as it is. The newest try was announced and not begun."""
+    is_in_doubt = claim.is_in_doubt or claim.cursor.is_doubtful
+    sentence = cancel_sentence(claim.plan, claim.cursor, is_in_doubt=is_in_doubt)
+    acted_at = claim.cursor.opened_at if is_in_doubt else None
+    return end(_State.CANCELLED, claim.cursor, sentence, (), acted_at)
 
 
 def cancel_sentence(plan: plans.Plan, cursor: moves.Cursor, *, is_in_doubt: bool) -> str:
@@ -222,11 +258,11 @@ def deny(claim: moves.Claim, denied: outcomes.Denied) -> moves.Move:
     What earlier steps did stays: undoing would be acting too, which is what the guard has just refused.
     """
     entry = moves.Entry(_Kind.GUARD_DENIED, claim.step.name, {"gate": denied.gate, "sentence": denied.sentence})
-    if not claim.cursor.done:
+    if not claim.cursor.done and claim.acted_at is None:
         return end(_State.CANCELLED, claim.cursor, f"nothing was done: {denied.sentence}", (entry,))
-    kept = ", ".join(claim.cursor.done)
+    kept = ", ".join(claim.cursor.done) or "nothing for certain"
     sentence = f"stopped before {claim.step.name}: {denied.sentence}; done and kept: {kept}"
-    errands = people_to_tell(claim.plan, sentence)
+    errands = people_to_tell(claim.plan.edges_at(claim.cursor.step), sentence)
     return end(_State.FAILED, claim.cursor, sentence, (entry,), errands=errands)
 
 

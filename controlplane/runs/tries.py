@@ -1,4 +1,4 @@
-"""One try of one call to the outside: with a deadline, and with every way it can end sorted into three.
+"""One try of one call to the outside: with a deadline, and with every way it can end sorted.
 
 Used by `acting` and `undoing`. Async.
 """
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 async def attempt(call: Awaitable[actions.ActionResult], *, timeout_seconds: float) -> moves.Outcome:
-    """Await an effect and say whether it is done, certainly not done, or in doubt.
+    """Await an effect and say whether it is done, done in part, certainly not done, or in doubt.
 
     Only what an action declares by its errors counts as "not done": a timeout, or an error nobody foresaw, may have
     come after the effect.
@@ -28,7 +28,8 @@ async def attempt(call: Awaitable[actions.ActionResult], *, timeout_seconds: flo
     except errors.RetryLaterError as error:
         return moves.NotDone(str(error), error.delay_seconds)
     except errors.GiveUpError as error:
-        return moves.NotDone(str(error), None)
+        is_partly_done = isinstance(error, errors.PartlyDoneError)
+        return moves.PartlyDone(str(error)) if is_partly_done else moves.NotDone(str(error), None)
     except errors.LostLeaseError:
         raise
     except errors.DsctlError as error:

@@ -73,15 +73,18 @@ class Undoing:
             answer = await self._ports.guard.recheck(claim.plan, claim.run_id)
         except Exception as error:  # noqa: BLE001 - a guard that cannot answer may be hiding a pulled kill switch
             return moves.NotDone(f"the guard could not answer: {error}", self._settings.retry_seconds)
-        if isinstance(answer, outcomes.Denied) and answer.gate is outcomes.Gate.KILL_SWITCH:
-            return moves.NotDone(answer.sentence, None)
-        return None
+        if isinstance(answer, outcomes.Allowed) or any(_is_released(one) for one in answer.answers):
+            return None
+        is_held = answer.gate is outcomes.Gate.KILL_SWITCH
+        return moves.NotDone(answer.sentence, None if is_held else self._settings.retry_seconds)
 
     def _settle(self, claim: moves.Claim, action: actions.Action, outcome: moves.Outcome) -> moves.Move:
         name = claim.cursor.undo[0]
         if isinstance(outcome, moves.Done):
             entry = moves.Entry(_Kind.UNDO_FINISHED, name, {"sentence": outcome.result.sentence})
             return transitions.undo_ended(claim, entry, is_undone=True)
+        if isinstance(outcome, moves.PartlyDone):
+            return self._give_up(claim, outcome.sentence)
         is_doubtful = claim.cursor.is_doubtful or isinstance(outcome, moves.InDoubt)
         delay = outcome.retry_seconds if isinstance(outcome, moves.NotDone) else self._settings.retry_seconds
         is_repeatable = isinstance(outcome, moves.NotDone) or action.spec.reentry is plans.Reentry.IDEMPOTENT
@@ -99,3 +102,7 @@ class Undoing:
     def _leave_undecided(self, claim: moves.Claim, sentence: str) -> moves.Move:
         entry = moves.Entry(_Kind.UNDO_FAILED, claim.cursor.undo[0], {"error": sentence, "may_have_happened": True})
         return transitions.undo_ended(claim, entry, is_undone=False, is_undecided=True)
+
+
+def _is_released(answer: outcomes.GateAnswer) -> bool:
+    return answer.gate is outcomes.Gate.KILL_SWITCH and answer.is_passed

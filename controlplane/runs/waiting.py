@@ -26,8 +26,11 @@ class Waiting:
     async def wait(self, claim: moves.Claim) -> moves.Move:
         """Leave the wait when its condition holds; fail when its time is over; else look again later.
 
-        A condition that cannot be evaluated (unknown signals, a broken reader) does not hold: the run waits.
+        A condition that cannot be evaluated (unknown signals, a broken reader) does not hold: the run waits. A wait
+        without a condition is over when its time is.
         """
+        if not claim.step.until:
+            return self._pause(claim)
         is_true, seen = await self._evaluate(claim)
         if is_true:
             entry = moves.Entry(_Kind.STEP_FINISHED, claim.step.name, {"sentence": f"{claim.step.until} became true"})
@@ -37,7 +40,18 @@ class Waiting:
             return transitions.keep_waiting(claim, min(left, self._settings.wait_poll_seconds))
         sentence = f"step {claim.step.name}: {seen} within {claim.step.timeout_seconds:g} s"
         entry = moves.Entry(_Kind.STEP_FAILED, claim.step.name, {"error": sentence})
+        if claim.step.continue_on_failure:
+            return transitions.pass_over(claim, (entry,))
         return transitions.fail(claim, sentence, (entry,), self._is_reversible)
+
+    def _pause(self, claim: moves.Claim) -> moves.Move:
+        left = self._seconds_left(claim)
+        if left > 0:
+            return transitions.keep_waiting(claim, left)
+        said = f"{claim.step.timeout_seconds:g} s have passed"
+        return transitions.step_finished(
+            claim, (moves.Entry(_Kind.STEP_FINISHED, claim.step.name, {"sentence": said}),)
+        )
 
     async def _evaluate(self, claim: moves.Claim) -> tuple[bool, str]:
         until = claim.step.until
@@ -56,7 +70,7 @@ class Waiting:
         """Take the verdict, or look again when the verifier says so."""
         acted_at = claim.acted_at or claim.cursor.opened_at or self._ports.clock.now()
         try:
-            answer = await self._ports.verifier.judge(claim.plan, acted_at)
+            answer = await self._ports.verifier.judge(claim.plan, acted_at, claim.cursor.began_at or acted_at)
         except Exception as error:  # noqa: BLE001 - a verifier that fails has not judged; the deadline below ends it
             self._log.warning("verification_failed", run=claim.run_id, reason=str(error))
             answer = outcomes.Watching(f"verification failed: {error}", self._settings.wait_poll_seconds)

@@ -6,7 +6,7 @@ input nobody declared. Pure: it asks a vocabulary that it was given.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from actions import api
@@ -37,7 +37,9 @@ def check(runbook: models.RunbookDocument, document: strictyaml.Document, words:
     for number, step in enumerate(runbook.spec.steps):
         checker.step(step, ("spec", "steps", number))
     checker.verify()
-    checker.on_failure()
+    checker.on_failure(runbook.spec.on_failure, ("spec", "on_failure"))
+    for number, step in enumerate(runbook.spec.steps):
+        checker.on_failure(step.on_failure or (), ("spec", "steps", number, "on_failure"))
 
 
 class _Checker:
@@ -135,12 +137,12 @@ class _Checker:
             near = strictyaml.suggest(signal, list(self._words.signals))
             raise self._refuse(path, f"unknown signal {signal!r}{near}")
 
-    def on_failure(self) -> None:
+    def on_failure(self, edges: Sequence[models.FailureEdge], place: strictyaml.Path) -> None:
         """Refuse an undo of a step that is not there, or that cannot be undone."""
         steps = {step.name: step for step in self._spec.steps}
-        for number, edge in enumerate(self._spec.on_failure):
+        for number, edge in enumerate(edges):
             if edge.undo is not None:
-                self._undo(edge.undo, steps, ("spec", "on_failure", number, "undo"))
+                self._undo(edge.undo, steps, (*place, number, "undo"))
 
     def _undo(self, name: str, steps: Mapping[str, models.Step], path: strictyaml.Path) -> None:
         step = steps.get(name)

@@ -144,9 +144,11 @@ def _check_edges(library: Library) -> None:
 
 
 def _follow_ups(book: Runbook, library: Library) -> list[str]:
-    names = [edge.run for edge in book.spec.on_failure if edge.run is not None]
-    for name in names:
+    named = [("spec.on_failure", edge.run) for edge in book.spec.on_failure if edge.run is not None]
+    for number, step in enumerate(book.spec.steps):
+        named += [(f"spec.steps[{number}].on_failure", edge.run) for edge in step.on_failure or () if edge.run]
+    for place, name in named:
         if name not in library.runbooks:
             near = strictyaml.suggest(name, list(library.runbooks))
-            raise errors.InvalidInputError(f"spec.on_failure: no runbook is named {name!r}{near}", place=book.path)
-    return names
+            raise errors.InvalidInputError(f"{place}: no runbook is named {name!r}{near}", place=book.path)
+    return [name for _, name in named]

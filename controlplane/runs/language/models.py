@@ -10,10 +10,21 @@ from typing import Annotated, Literal, Self
 
 import pydantic
 
+from controlplane import durations
 from controlplane.domain import outcomes
-from controlplane.runs.language import durations
 
-Duration = Annotated[float, pydantic.BeforeValidator(durations.parse)]
+# A step that would take longer than a day belongs into a schedule, not into a remediation.
+MAX_SECONDS = 86_400.0
+
+
+def _duration(text: object) -> float:
+    seconds = durations.parse(text, max_seconds=MAX_SECONDS)
+    if not seconds:
+        raise ValueError(f"{text!r} is no time at all; a duration here is longer than 0")
+    return seconds
+
+
+Duration = Annotated[float, pydantic.BeforeValidator(_duration)]
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _INPUT_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
@@ -122,7 +133,7 @@ class Wait(_Document):
 
     until: str | None = None
     timeout: Duration | None = None
-    seconds: Annotated[float, pydantic.Field(gt=0, le=durations.MAX_SECONDS)] | None = None
+    seconds: Annotated[float, pydantic.Field(gt=0, le=MAX_SECONDS)] | None = None
 
     @pydantic.model_validator(mode="after")
     def _is_one(self) -> Self:
@@ -133,8 +144,22 @@ class Wait(_Document):
         return self
 
 
+class FailureEdge(_Document):
+    """One rung after failure; exactly one of the three is given."""
+
+    undo: str | None = None
+    run: str | None = None
+    escalate: Annotated[str, pydantic.StringConstraints(min_length=1, max_length=200)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if [self.undo, self.run, self.escalate].count(None) != 2:  # noqa: PLR2004 - three fields, one is given
+            raise ValueError("each entry of on_failure has exactly one of 'undo', 'run' and 'escalate'")
+        return self
+
+
 class Step(_Document):
-    """One step: an action with its parameters, or a wait."""
+    """One step: an action with its parameters, or a wait; and what its failure means, where not what the runbook says."""
 
     name: Name
     action: str | None = None
@@ -142,11 +167,15 @@ class Step(_Document):
     timeout: Duration | None = None
     attempts: Annotated[int, pydantic.Field(ge=1, le=10)] | None = None
     wait: Wait | None = None
+    on_failure: Annotated[tuple[FailureEdge, ...], pydantic.Field(max_length=20, strict=False)] | None = None
+    continue_on_failure: bool = False
 
     @pydantic.model_validator(mode="after")
     def _is_one(self) -> Self:
         if (self.action is None) == (self.wait is None):
             raise ValueError("a step has either 'action' or 'wait'")
+        if self.on_failure is not None and self.continue_on_failure:
+            raise ValueError("a step has either 'on_failure' or 'continue_on_failure'")
         if self.wait and (self.params or self.timeout or self.attempts):
             raise ValueError("'with', 'timeout' and 'attempts' belong to an action, not to a wait")
         return self
@@ -164,20 +193,6 @@ class Verify(_Document):
     def _has_time(self) -> Self:
         if self.hold > self.within:
             raise ValueError("'hold' must not be longer than 'within': the verdict would always come too early")
-        return self
-
-
-class FailureEdge(_Document):
-    """One rung after failure; exactly one of the three is given."""
-
-    undo: str | None = None
-    run: str | None = None
-    escalate: Annotated[str, pydantic.StringConstraints(min_length=1, max_length=200)] | None = None
-
-    @pydantic.model_validator(mode="after")
-    def _is_one(self) -> Self:
-        if [self.undo, self.run, self.escalate].count(None) != 2:  # noqa: PLR2004 - three fields, one is given
-            raise ValueError("each entry of on_failure has exactly one of 'undo', 'run' and 'escalate'")
         return self
 
 

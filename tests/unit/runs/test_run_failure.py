@@ -102,6 +102,75 @@ async def test_kill_switch_stops_an_undo_and_other_gates_do_not(
     assert len(note.sent("undo")) == 1
 
 
+async def test_a_guard_that_never_reached_the_kill_switch_lets_no_undo_pass(
+    driven: engine.RunEngine, store: house.House, clock: FakeClock, note: support.NotingAction, stage: support.Stage
+) -> None:
+    """The guard could not read the database: the refusal is another gate's, and the brake behind it may be held."""
+    unread = outcomes.GateAnswer(outcomes.Gate.FRESHNESS, is_passed=False, sentence="the database does not answer")
+    blind = outcomes.Denied(unread.gate, unread.sentence, (unread,))
+    stage.verdicts = [NOT_RECOVERED]
+    stage.guard_answers = [support.ALLOWED, blind]
+    edges = [support.edge("undo", "grow")]
+    run_id = await driven.submit(support.plan(support.act("grow"), verify=VERIFY, on_failure=edges))
+    await support.play(driven)
+    assert note.sent("undo") == []
+    run = await support.play_to_end(driven, store, clock, run_id)
+    assert (run.state, note.sent("undo")) == (State.ROLLED_BACK, ["grow:undo"])
+
+
+async def test_what_was_done_in_part_has_acted(
+    driven: engine.RunEngine, store: house.House, clock: FakeClock, note: support.NotingAction
+) -> None:
+    """Some nodes took it and others refused: the run fails without another try, and its cooldown counts."""
+    note.answers["apply"] = [errors.PartlyDoneError("done on n1, not on all: n2 refused")]
+    run_id = await driven.submit(support.plan(support.act("flush", attempts=3)))
+    run = await support.play_to_end(driven, store, clock, run_id)
+    assert (run.state, note.sent()) == (State.FAILED, ["flush"])
+    assert run.acted_at is not None
+    assert "done in part" in run.sentence
+
+
+async def test_an_undo_done_in_part_is_named_as_not_undone(
+    driven: engine.RunEngine, store: house.House, clock: FakeClock, note: support.NotingAction, stage: support.Stage
+) -> None:
+    """It is not tried again, and the run says where to look."""
+    stage.verdicts = [NOT_RECOVERED]
+    note.answers["undo"] = [errors.PartlyDoneError("done on n1, not on all")]
+    edges = [support.edge("undo", "grow")]
+    run_id = await driven.submit(support.plan(support.act("grow"), verify=VERIFY, on_failure=edges))
+    run = await support.play_to_end(driven, store, clock, run_id)
+    assert (run.state, len(note.sent("undo"))) == (State.FAILED, 1)
+    assert "not undone: grow" in run.sentence
+
+
+@pytest.mark.parametrize(("node", "has_acted"), [("node-1", False), ("", True)])
+async def test_a_probe_of_a_whole_service_does_not_say_that_nothing_happened(
+    store: house.House, clock: FakeClock, stage: support.Stage, node: str, has_acted: bool
+) -> None:
+    """Some node lacks the effect: on one node that means nothing happened, on many it means that not all have it."""
+    note = support.NotingAction(plans.Reentry.PROBE)
+    note.answers["apply"] = [errors.OutcomeUnknownError("n2 gave no answer")]
+    driven = support.make_engine(store, clock, stage, {"note": note})
+    await driven._member.join()
+    run_id = await driven.submit(support.plan(node=node))
+    run = await support.play_to_end(driven, store, clock, run_id)
+    assert (run.state, run.acted_at is not None) == (State.FAILED, has_acted)
+    await driven.stop()
+
+
+async def test_cancelling_between_two_tries_in_doubt_does_not_say_that_nothing_was_done(
+    driven: engine.RunEngine, store: house.House, note: support.NotingAction
+) -> None:
+    """The first try may have happened: the run says so, and its cooldown counts."""
+    note.answers["apply"] = [errors.OutcomeUnknownError("cut off")]
+    run_id = await driven.submit(support.plan(support.act("flush", attempts=2)))
+    await support.play(driven)
+    assert await driven.cancel(run_id, "anna") is State.CANCELLED
+    run = await store.runs.get(run_id)
+    assert "may have happened" in run.sentence
+    assert run.acted_at is not None
+
+
 async def test_escalation_survives_a_silent_alertmanager(
     driven: engine.RunEngine, store: house.House, clock: FakeClock, note: support.NotingAction, stage: support.Stage
 ) -> None:

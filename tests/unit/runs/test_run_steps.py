@@ -1,5 +1,6 @@
 """Steps of a run: order, keys, retries, the guard, waits, verification."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -205,6 +206,52 @@ async def test_wait_that_never_holds_fails_after_its_timeout(
 VERIFY = plans.VerifySpec(("latency_p99",), within_seconds=60, hold_seconds=30)
 
 
+async def test_a_clock_that_was_stepped_back_does_not_park_runs_until_it_has_caught_up(
+    driven: engine.RunEngine, store: house.House, clock: FakeClock, note: support.NotingAction, stage: support.Stage
+) -> None:
+    """A run parked before the step wakes at once, and so does what an ended run still owes."""
+    note.answers["apply"] = [errors.RetryLaterError("busy", delay_seconds=5.0), errors.GiveUpError("refused")]
+    stage.notifier_errors = [errors.RetryLaterError("Alertmanager is away")]
+    edges = [support.edge("escalate", "anna")]
+    run_id = await driven.submit(support.plan(support.act("flush", attempts=2), on_failure=edges))
+    await support.play(driven)
+    clock.step_wall(-3600)
+    await support.play(driven)
+    assert (await store.runs.get(run_id)).state is State.FAILED
+    assert stage.escalated == []
+    clock.step_wall(-3600)
+    await support.play(driven)
+    assert [to for to, _ in stage.escalated] == ["anna"]
+
+
+async def test_runs_of_one_incident_sort_by_birth_however_the_clock_was_set(
+    driven: engine.RunEngine, store: house.House, clock: FakeClock
+) -> None:
+    """The newest run is the one an incident follows; a clock stepped back must not bring an old one to the front."""
+    first = await driven.submit(support.plan())
+    await support.play(driven)
+    clock.step_wall(-3600)
+    second = await driven.submit(support.plan())
+    assert [run.id for run in await store.runs.find(incident_id="inc_1")] == [second, first]
+
+
+async def test_a_silent_alertmanager_does_not_collect_a_task_for_everything_owed(
+    driven: engine.RunEngine, store: house.House, stage: support.Stage, note: support.NotingAction
+) -> None:
+    """So many escalations are under way at once, and the rest waits in the database."""
+    note.answers["apply"] = [errors.GiveUpError("refused") for _ in range(30)]
+    for number in range(30):
+        await driven.submit(support.plan(node=f"node-{number}", on_failure=[support.edge("escalate", "anna")]))
+    stage.is_answering.clear()
+    while await driven.claim_due():
+        await asyncio.gather(*(driven._tasks - driven._delivering))
+    assert len(driven._delivering) == 20
+    stage.is_answering.set()
+    await driven.settle()
+    await support.play(driven)
+    assert len(stage.escalated) == 30
+
+
 async def test_verification_is_waited_for_and_its_verdict_kept(
     driven: engine.RunEngine, store: house.House, clock: FakeClock, stage: support.Stage
 ) -> None:
@@ -217,6 +264,21 @@ async def test_verification_is_waited_for_and_its_verdict_kept(
     assert set(stage.judged_at) == {acted_at}
     assert run.acted_at == acted_at
     assert stage.num_changes == 1
+
+
+async def test_before_ends_with_the_first_effect_and_after_begins_with_the_last(
+    driven: engine.RunEngine, store: house.House, clock: FakeClock, stage: support.Stage
+) -> None:
+    """Between a drain and the return the node is neither sick nor well: that time says nothing of either."""
+    stage.is_ready = False
+    steps = (support.act("drain"), support.wait("empty"), support.act("restart"))
+    run_id = await driven.submit(support.plan(*steps, verify=VERIFY))
+    began_at = clock.now()
+    await support.play(driven)
+    clock.move(10)
+    stage.is_ready = True
+    await support.play_to_end(driven, store, clock, run_id)
+    assert (stage.began_at, stage.judged_at) == ([began_at], [began_at + timedelta(seconds=10)])
 
 
 async def test_verifier_that_never_judges_ends_as_unknown(

@@ -84,6 +84,7 @@ async def test_doubt_nobody_can_settle_waits_for_a_person(
     restarted = await _restart(store, clock, stage, note)
     run = await support.play_to_end(restarted, store, clock, run_id)
     assert (run.state, note.sent()) == (State.NEEDS_HUMAN, [])
+    assert run.acted_at is not None  # for the cooldown, what may have happened has
     assert [to for to, _ in stage.escalated] == ["oncall"]
     assert "chat/node-1" in run.sentence
 
@@ -112,6 +113,7 @@ async def test_doubt_the_guard_never_allows_to_repeat_goes_to_a_person(
     restarted = await _restart(store, clock, stage, note)
     run = await support.play_to_end(restarted, store, clock, run_id)
     assert (run.state, note.told) == (State.NEEDS_HUMAN, [])
+    assert run.acted_at is not None
     assert "may have happened" in run.sentence
     assert "anna holds the brake" in run.sentence
 
