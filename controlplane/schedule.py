@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import Any, cast
 
 import structlog
@@ -26,6 +26,8 @@ _DEBOUNCE_SECONDS = 0.25
 # A tick is bounded by its parts (six seconds for the metrics store); this ends one that hangs all the same.
 _TICK_TIMEOUT_SECONDS = 60.0
 _SWEEP_SECONDS = 6 * 3600.0
+# Soon after the start: a process that is restarted every day, or crashes often, would else never sweep.
+_FIRST_SWEEP_SECONDS = 300.0
 _ROLE = "control-loop"
 _TROUBLE = events.EVENT_JOB_MISSED | events.EVENT_JOB_MAX_INSTANCES | events.EVENT_JOB_ERROR
 
@@ -34,12 +36,14 @@ _TROUBLE = events.EVENT_JOB_MISSED | events.EVENT_JOB_MAX_INSTANCES | events.EVE
 class Work:
     """What is to be done when.
 
-    `lead` returns the epoch of the loop's lease or None; `after_tick` gets each report; `sweep` deletes what is old.
+    `lead` returns the epoch of the loop's lease or None; `after_tick` gets each report; `watch` is done in place of a
+    tick while another replica leads; `sweep` deletes what is old.
     """
 
     tick: tick.Tick
     lead: Callable[[str], Awaitable[int | None]]
     after_tick: Callable[[ticks.TickReport], Awaitable[None]]
+    watch: Callable[[], Awaitable[None]]
     sweep: Callable[[], Awaitable[int]]
 
 
@@ -98,9 +102,10 @@ class Loop:
         """Begin: the first tick runs at once."""
         self._scheduler.add_listener(self._on_trouble, _TROUBLE)
         now = self._clock.now()
+        first_sweep = now + timedelta(seconds=_FIRST_SWEEP_SECONDS)
         self._scheduler.add_job(self._renew, "interval", seconds=self._lease_seconds / 3, id="lease")
-        self._scheduler.add_job(self._tick, "interval", seconds=self._tick_seconds, id="tick", next_run_time=now)
-        self._scheduler.add_job(self._sweep, "interval", seconds=_SWEEP_SECONDS, id="sweep")
+        self._scheduler.add_job(self._on_time, "interval", seconds=self._tick_seconds, id="tick", next_run_time=now)
+        self._scheduler.add_job(self._sweep, "interval", seconds=_SWEEP_SECONDS, id="sweep", next_run_time=first_sweep)
         await self._renew()
         self._scheduler.start()
         self._waker = asyncio.create_task(self._follow_wakes(), name="tick-waker")
@@ -113,6 +118,10 @@ class Loop:
             self._waker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._waker
+
+    async def _on_time(self) -> None:
+        # Not the tick itself: all ticks run in one task of ours, which `stop` can wait for.
+        self.wake()
 
     async def _follow_wakes(self) -> None:
         while True:
@@ -133,14 +142,17 @@ class Loop:
     async def _tick(self) -> None:
         if not self._leadership.is_held():
             await self._renew()
-        if not self._leadership.is_held():
-            return
         try:
             async with asyncio.timeout(_TICK_TIMEOUT_SECONDS):
-                report = await self._work.tick.run()
-                await self._work.after_tick(report)
+                await self._tick_or_watch()
         except Exception:  # noqa: BLE001 - the waker must live; the age of the last good tick raises the alarm
             self._log.exception("tick_broken")
+
+    async def _tick_or_watch(self) -> None:
+        if not self._leadership.is_held():
+            await self._work.watch()
+            return
+        await self._work.after_tick(await self._work.tick.run())
 
     async def _sweep(self) -> None:
         num_deleted = await self._work.sweep()

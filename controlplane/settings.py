@@ -29,6 +29,8 @@ DEFAULT_FILE = "dsctl.yaml"
 # Kubernetes sets the others in every pod of a namespace that has a Service named `dsctl`.
 CLIENT_VARIABLES = ("DSCTL_SERVER", "DSCTL_TOKEN", "DSCTL_TOKEN_FILE", "DSCTL_CONTEXT", "DSCTL_CONFIG")
 _KUBERNETES_VARIABLES = ("DSCTL_PORT", "DSCTL_SERVICE_")
+# No setting: where a test lets the process die (`runs.failpoints` reads and checks it).
+_TEST_VARIABLES = ("DSCTL_FAILPOINT",)
 
 
 def _http_url(text: str) -> str:
@@ -103,6 +105,16 @@ class TokenSource(_Group):
         return self.token.get_secret_value() if self.token is not None else None
 
 
+class Detectors(_Group):
+    """How easily detectors speak up."""
+
+    false_alarms_per_day: Annotated[
+        float,
+        _field("How often per day and service a healthy node may be called bad; lower asks for more certainty."),
+        pydantic.Field(gt=0, le=1000),
+    ] = 0.2
+
+
 class NodeAdmin(TokenSource):
     """How the admin API of inference nodes is reached."""
 
@@ -111,6 +123,16 @@ class Gateway(TokenSource):
     """How the gateway of one service is reached."""
 
     admin_url: Annotated[HttpUrl, _field("Address of the gateway's admin API.")]
+
+
+class NodeApi(TokenSource):
+    """The data API of inference nodes, for canary tests."""
+
+
+class LocalFleet(_Group):
+    """The nodes of one service that run as processes of this machine."""
+
+    folder: Annotated[Path, _field("Folder with fleet.yaml; dsctl may then restart these nodes.")]
 
 
 def _default_data_dir() -> Path:
@@ -156,6 +178,17 @@ class Settings(pydantic_settings.BaseSettings):
             "How long alerts may take to resolve after a recovery before the incident is open again.", unit="seconds"
         ),
     ] = 300.0
+    alert_max_age_seconds: Annotated[
+        Seconds,
+        _field(
+            "An alert that is not announced again for this long fires no more; longer than any repeat_interval.",
+            unit="seconds",
+        ),
+    ] = 86_400.0
+    replica_name: Annotated[
+        str,
+        _field("Name of this replica, another for each; a new process ends the old one of its name. Unset: the host."),
+    ] = ""
     lease_ttl_seconds: Annotated[
         Seconds, _field("A replica that does not renew its lease for this long loses its runs.", unit="seconds")
     ] = 6.0
@@ -164,9 +197,16 @@ class Settings(pydantic_settings.BaseSettings):
     ] = 90
     listen: Annotated[Listen, _field("Where the API listens.")] = Listen()
     webhook: Annotated[Webhook, _field("Limits of the webhook intake.")] = Webhook()
+    detectors: Annotated[Detectors, _field("How easily detectors speak up.")] = Detectors()
     log: Annotated[Log, _field("How the log looks.")] = Log()
     node_admin: Annotated[NodeAdmin, _field("How the admin API of inference nodes is reached.")] = NodeAdmin()
+    node_api: Annotated[
+        NodeApi, _field("The key that nodes demand of canary tests; unset where they ask for none.")
+    ] = NodeApi()
     gateways: Annotated[dict[str, Gateway], _field("The gateway of each service, by the service's name.")] = {}
+    local_fleets: Annotated[
+        dict[str, LocalFleet], _field("The nodes that are processes of this machine, by the service's name.")
+    ] = {}
 
     @classmethod
     def settings_customise_sources(
@@ -241,7 +281,9 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     pattern = re.compile("|".join(patterns))
     for variable in sorted(environment):
         spoken = variable.upper()
-        if not spoken.startswith(PREFIX) or spoken.startswith(_KUBERNETES_VARIABLES) or spoken in CLIENT_VARIABLES:
+        if not spoken.startswith(PREFIX) or spoken.startswith(_KUBERNETES_VARIABLES):
+            continue
+        if spoken in {*CLIENT_VARIABLES, *_TEST_VARIABLES}:
             continue
         if not pattern.fullmatch(spoken):
             near = difflib.get_close_matches(spoken, known, n=1)
@@ -351,11 +393,17 @@ def rows() -> tuple[Row, ...]:
     return tuple(_rows_of(Settings, ""))
 
 
+_GROUPS_BY_SERVICE: Mapping[object, type[_Group]] = {
+    dict[str, Gateway]: Gateway,
+    dict[str, LocalFleet]: LocalFleet,
+}
+
+
 def _rows_of(model: type[pydantic.BaseModel], prefix: str) -> Iterator[Row]:
     for name, info in model.model_fields.items():
         annotation = info.annotation
-        if annotation == dict[str, Gateway]:
-            yield from _rows_of(Gateway, f"{prefix}{name}.<service>.")
+        if (of_service := _GROUPS_BY_SERVICE.get(annotation)) is not None:
+            yield from _rows_of(of_service, f"{prefix}{name}.<service>.")
         elif isinstance(annotation, type) and issubclass(annotation, _Group):
             yield from _rows_of(annotation, f"{prefix}{name}.")
         else:

@@ -112,6 +112,8 @@ def _refusal(
     elif complaint["type"] == "missing":
         text = f"field {path[-1]!r} is missing"
         spoken = dotted(path[:-1])
+    elif complaint["type"] == "model_type":  # pydantic names the Python class
+        text = "expects a mapping of fields"
     else:
         text = complaint["msg"].removeprefix("Value error, ")
     more = error.error_count() - 1

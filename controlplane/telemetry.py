@@ -63,7 +63,7 @@ class Telemetry:
         self.registry = prometheus_client.CollectorRegistry()
         self._log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("dsctl")
         self._lock = threading.Lock()
-        self._sentences: dict[str, str] = {}
+        self._said: frozenset[ticks.IncidentLine] = frozenset()
         self._incidents: Counter[tuple[str, str]] = Counter()
         self._clock = clock
         self._started = clock.monotonic()
@@ -119,9 +119,10 @@ class Telemetry:
         for problem in report.problems:
             self._log.error("tick_problem", problem=problem)
         for line in report.lines:
-            if self._sentences.get(line.incident_id) != line.sentence:
+            if line not in self._said:
                 self._log.info("incident", incident=line.incident_id, key=line.key, sentence=line.sentence)
-        self._sentences = {line.incident_id: line.sentence for line in report.lines}
+        # Whole lines: what is no incident, such as an alert of nobody's service, has no id to be remembered by.
+        self._said = frozenset(report.lines)
         self._log.debug("tick", seconds=round(report.duration_seconds, 3), incidents=len(report.lines))
 
     def decision(self, decision: outcomes.Decision) -> None:

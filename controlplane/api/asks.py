@@ -3,9 +3,12 @@
 Read by the routes; the domain never sees a value that did not pass here. Values only.
 """
 
+import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, cast
 
 import pydantic
@@ -18,8 +21,8 @@ Name = Annotated[
 ]
 NameOrNothing = Annotated[str, pydantic.StringConstraints(max_length=253, pattern=r"^([A-Za-z0-9][A-Za-z0-9._:-]*)?$")]
 _MAX_DEPTH = 8
-# Everything below the space and DEL, but for tab and line break: databases and terminals choke on them.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+# C0 and C1 controls and DEL, but for tab and line break: databases, logs and terminals choke on them.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def _clean(text: str) -> str:
@@ -83,7 +86,13 @@ class RemediationRequest(Asked):
             inputs=cast("Mapping[str, outcomes.Json]", self.inputs),
             incident_id=self.incident_id,
             dedup_key=dedup_key,
+            asked="" if dedup_key is None else self._digest(),
         )
+
+    def _digest(self) -> str:
+        """Return the hash of what is asked for; why it is asked may be worded anew."""
+        asked = [self.runbook, self.service, self.node, self.inputs]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode("ascii")).hexdigest()
 
 
 class RunRequest(RemediationRequest):
@@ -118,9 +127,16 @@ class ResumeRequest(Asked):
     everyone: bool = False
 
 
+def _in_utc(instant: datetime) -> datetime:
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("lies outside the years 1 to 9999") from error
+
+
 class TokenRequest(Asked):
     """A token to make."""
 
     name: Name
     role: rights.Role
-    expires_at: pydantic.AwareDatetime | None = None
+    expires_at: Annotated[pydantic.AwareDatetime, pydantic.AfterValidator(_in_utc)] | None = None

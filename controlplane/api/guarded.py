@@ -98,6 +98,13 @@ Principal = Annotated[house.Principal, fastapi.Depends(find_principal)]
 
 def _check_headers(request: fastapi.Request) -> None:
     """Refuse by the headers alone what would be refused anyway."""
+    if "content-length" in request.headers and "transfer-encoding" in request.headers:
+        raise problems.ProblemError(
+            problems.MALFORMED,
+            "The body has two lengths, of which a proxy may have read the other one; send either Content-Length or "
+            "Transfer-Encoding.",
+            headers={"Connection": "close"},
+        )
     length = request.headers.get("content-length", "0")
     if not length.isascii() or not length.isdigit() or int(length[:12]) > MAX_BODY_BYTES:
         raise _too_large()

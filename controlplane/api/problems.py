@@ -15,6 +15,9 @@ from starlette.exceptions import HTTPException
 
 from controlplane.domain import errors, outcomes, remediation
 
+# A body of a megabyte can be wrong in a hundred thousand places; nobody reads more than the first few.
+_MAX_COMPLAINTS = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -153,10 +156,12 @@ def of_http(error: HTTPException) -> responses.Response:
 
 
 def of_validation(error: exceptions.RequestValidationError) -> responses.Response:
-    """List every complaint with its place; values are not repeated, they may be secrets."""
+    """List complaints with their places; values are not repeated, they may be secrets."""
     complaints = cast("Sequence[Mapping[str, Any]]", error.errors())
-    listed = [(_place(c["loc"]), str(c["msg"]).removeprefix("Value error, ")) for c in complaints]
+    listed = [(_place(c["loc"]), str(c["msg"]).removeprefix("Value error, ")) for c in complaints[:_MAX_COMPLAINTS]]
     detail = "; ".join(f"{place}: {text}" for place, text in listed)
+    if len(complaints) > len(listed):
+        detail += f"; and {len(complaints) - len(listed)} more"
     is_syntax = any(c["type"] == "json_invalid" for c in complaints)
     return response(
         MALFORMED if is_syntax else INVALID,
@@ -167,8 +172,12 @@ def of_validation(error: exceptions.RequestValidationError) -> responses.Respons
 
 
 def of_bug() -> responses.Response:
-    """Answer for an exception nobody translated: the log has the details, the caller does not need them."""
-    return response(INTERNAL, "Something failed inside dsctl; its log has the traceback.")
+    """Answer for an exception nobody translated: the log has the details, the caller does not need them.
+
+    The server closes the connection after it; saying so keeps clients from sending their next request into it.
+    """
+    said = "Something failed inside dsctl; its log has the traceback."
+    return response(INTERNAL, said, headers={"Connection": "close"})
 
 
 def _place(path: Sequence[str | int]) -> str:

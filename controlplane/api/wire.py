@@ -5,13 +5,13 @@ Read off domain values by attribute; used by the routes. Values only.
 
 from collections.abc import Mapping
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Generic, Literal, TypeVar
 
 import pydantic
 
 from controlplane.domain import findings, incidents, outcomes, plans, policies, remediation, runs, windows
 from controlplane.domain import signals as sig
+from controlplane.observe import coverage
 
 JsonMap = Mapping[str, pydantic.JsonValue]
 T = TypeVar("T")
@@ -315,22 +315,11 @@ class Node(Versioned):
             name=node.node,
             service=node.service,
             address=node.address,
-            is_up=node.is_serving if isinstance(node.is_up, sig.Value) else None,
+            is_up=node.is_up.value == 1.0 if isinstance(node.is_up, sig.Value) else None,
             observed_at=observed_at,
             labels=node.labels,
             signals={name: Reading.of(reading) for name, reading in node.signals.items()},
         )
-
-
-class SignalState(StrEnum):
-    """How much of a signal can be read."""
-
-    FOUND = "found"
-    PARTIAL = "partial"
-    STALE = "stale"
-    MISSING = "missing"
-    UNMAPPED = "unmapped"
-    UNREACHABLE = "unreachable"
 
 
 class SignalCoverage(Told):
@@ -338,7 +327,7 @@ class SignalCoverage(Told):
 
     service: str
     signal: str
-    state: SignalState
+    state: coverage.Standing
     found: int
     expected: int
     detail: str

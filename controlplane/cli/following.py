@@ -92,6 +92,7 @@ def line(event: dict[str, Any]) -> str:
 
 def ending(run: dict[str, Any]) -> str:
     """Return the sentence a run ended with."""
-    verdict = f", verdict {run['verdict']}" if run["verdict"] else ""
-    sentence = f": {run['sentence']}" if run["sentence"] else ""
-    return output.clean(f"{run['id']} {run['state']}{verdict}{sentence}")
+    verdict, sentence = run["verdict"] or "", run["sentence"]
+    says_it = not verdict or sentence.startswith((f"{verdict}:", f"verdict {verdict}"))  # as most sentences do
+    told = [f"{run['id']} {run['state']}{'' if says_it else f', verdict {verdict}'}", *([sentence] if sentence else [])]
+    return output.clean(": ".join(told))

@@ -11,6 +11,8 @@ from controlplane.cli import failures, output, state
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d)?")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+# Ten years: no token and no wait is meant to last longer, and calendars end at some point.
+_MAX_SECONDS = 3_650 * 86_400
 
 
 def _remember_form(context: typer.Context, form: output.Output) -> output.Output:
@@ -47,7 +49,10 @@ def duration(text: str) -> float:
     found = _DURATION.fullmatch(text)
     if found is None:
         raise failures.usage(f"{text!r} is not a duration", hint="Write it as 30s, 15m, 2h or 1d.")
-    return float(found[1]) * _UNITS[found[2] or "s"]
+    seconds = float(found[1]) * _UNITS[found[2] or "s"]
+    if seconds > _MAX_SECONDS:
+        raise failures.usage(f"{text[:20]!r} is longer than ten years", hint="Write it as 30s, 15m, 2h or 1d.")
+    return seconds
 
 
 def inputs(pairs: list[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+from urllib.parse import urlsplit
 
 from controlplane.cli import failures, output
 
@@ -31,10 +32,27 @@ class State:
         if not found.startswith(("http://", "https://")):
             hint = f"Write it as {DEFAULT_SERVER}."
             raise failures.usage(f"the server's address {found!r} has no http:// or https://", hint=hint)
+        try:
+            is_address = bool(urlsplit(found).hostname) and urlsplit(found).port != 0
+        except ValueError:
+            is_address = False
+        if not is_address:
+            raise failures.usage(f"{found!r} is no address of a server", hint=f"Write it as {DEFAULT_SERVER}.")
         return found.rstrip("/")
 
     def resolved_token(self) -> str | None:
-        """Return the token to send, or None when there is none."""
+        """Return the token to send, or None when there is none; raises CliError for what no header can carry."""
+        found = self._found_token()
+        if found is not None and not (found.isascii() and found.isprintable()):
+            raise failures.CliError(
+                "the token holds characters that no token has",
+                exit_code=failures.Exit.LOGIN,
+                code="no-token",
+                hint="Is it the right file or variable? `dsctl auth token create` makes a new one.",
+            )
+        return found
+
+    def _found_token(self) -> str | None:
         if self.token_file is not None:
             return _read(self.token_file)
         if os.environ.get("DSCTL_TOKEN"):

@@ -25,6 +25,10 @@ class GiveUpError(DsctlError):
     """The call was understood and refused; repeating it unchanged cannot succeed."""
 
 
+class PartlyDoneError(GiveUpError):
+    """Some of several targets took it and the rest refused: repeating cannot complete it, and it has had an effect."""
+
+
 class InvalidInputError(GiveUpError):
     """A document, request or parameter is wrong; `place` says where, as a path such as `spec.steps[1].with`."""
 

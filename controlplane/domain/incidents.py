@@ -34,7 +34,8 @@ class IncidentKey:
 class Incident:
     """One incident. `finding` is the newest and worst finding; `opened_by` the source of the first one.
 
-    `quiet_since` is set while no source reports the trouble any more; `run_id` is the latest run.
+    `quiet_since` is set while no source reports the trouble any more; `gone_since` while, besides, its target is not
+    there any more; `run_id` is the latest run.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Incident:
     attempts: int = 0
     run_id: str | None = None
     quiet_since: datetime | None = None
+    gone_since: datetime | None = None
     closed_at: datetime | None = None
     verdict: outcomes.Verdict | None = None
     sentence: str = ""

@@ -42,32 +42,6 @@ class BlastRadius:
     is_destructive: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedStep:
-    """One step with its parameters resolved.
-
-    `until` is a CEL condition for waits; `timeout_seconds` bounds one attempt of an action, or the whole wait.
-    """
-
-    name: str
-    kind: StepKind
-    timeout_seconds: float
-    action: str = ""
-    params: Mapping[str, outcomes.Json] = field(default_factory=dict[str, outcomes.Json])
-    max_attempts: int = 1
-    until: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class VerifySpec:
-    """What must recover (`signals`), by when, and for how long it must hold, in seconds."""
-
-    signals: tuple[str, ...]
-    within_seconds: float
-    hold_seconds: float
-    use_control: bool = True
-
-
 class EdgeKind(StrEnum):
     """What happens after a failed step or verification."""
 
@@ -85,8 +59,43 @@ class FailureEdge:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One step with its parameters resolved.
+
+    `until` is a CEL condition for waits; `timeout_seconds` bounds one attempt of an action, or the whole wait.
+    When it fails, its own `on_failure` is walked instead of the runbook's (None: the runbook's), unless
+    `continue_on_failure` says that the run goes on with the next step.
+    """
+
+    name: str
+    kind: StepKind
+    timeout_seconds: float
+    action: str = ""
+    params: Mapping[str, outcomes.Json] = field(default_factory=dict[str, outcomes.Json])
+    max_attempts: int = 1
+    until: str = ""
+    on_failure: tuple[FailureEdge, ...] | None = None
+    continue_on_failure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VerifySpec:
+    """What must recover (`signals`), by when, and for how long it must hold, in seconds."""
+
+    signals: tuple[str, ...]
+    within_seconds: float
+    hold_seconds: float
+    use_control: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """Who wants which runbook on what. `node` is empty when the whole service is meant."""
+    """Who wants which runbook on what. `node` is empty when the whole service is meant.
+
+    `is_restoring`: it gives back part of what earlier runs of the incident took, so nobody needs to report trouble.
+    `is_follow_up`: a run failed, and its runbook names this one to end what was begun. `asked` is the hash of a request
+    sent under an idempotency key, before planning filled in what it left open; it tells a repeat from another request.
+    """
 
     runbook: str
     service: str
@@ -99,6 +108,9 @@ class PlanRequest:
     mode: policies.Mode = policies.Mode.AUTO
     limits: policies.GuardLimits = field(default_factory=policies.GuardLimits)
     dedup_key: str | None = None
+    is_follow_up: bool = False
+    is_restoring: bool = False
+    asked: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +137,8 @@ class Plan:
     def target(self) -> str:
         """The thing runs are serialised on: `service/node`, or `service` when no node is named."""
         return f"{self.request.service}/{self.request.node}" if self.request.node else self.request.service
+
+    def edges_at(self, step: int) -> tuple[FailureEdge, ...]:
+        """Return the failure edges in force at a step: its own, or the runbook's; after the last step the runbook's."""
+        own = self.steps[step].on_failure if step < len(self.steps) else None
+        return self.on_failure if own is None else own

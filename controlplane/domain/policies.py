@@ -35,8 +35,26 @@ class GuardLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Ladder:
+    """The pace of a policy that degrades step by step, instead of running its runbook once.
+
+    Pressure 1 is the mark of overload. `settle_seconds` is the time a rung gets to show its effect before the next.
+    """
+
+    up_above: float = 1.0
+    up_after_seconds: float = 10.0
+    settle_seconds: float = 20.0
+    down_below: float = 0.7
+    down_after_seconds: float = 60.0
+    top: int = 4
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """One rule from trouble to runbook. `when` is a CEL condition; `hold_seconds` is how long it must stay true."""
+    """One rule from trouble to runbook. `when` is a CEL condition; `hold_seconds` is how long it must stay true.
+
+    With a `ladder` the runbook is run once for each step, with the rung as its input `rung`.
+    """
 
     name: str
     services: tuple[str, ...]
@@ -46,3 +64,4 @@ class Policy:
     hold_seconds: float = 0.0
     inputs: Mapping[str, outcomes.Json] = field(default_factory=dict[str, outcomes.Json])
     guard: GuardLimits = field(default_factory=GuardLimits)
+    ladder: Ladder | None = None

@@ -3,9 +3,9 @@
 Everything that may leave the process is `async` and has a timeout inside its adapter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from controlplane.domain import (
     alerting,
@@ -17,6 +17,8 @@ from controlplane.domain import (
     services,
     windows,
 )
+
+Result = TypeVar("Result")
 
 
 class Clock(Protocol):
@@ -72,6 +74,17 @@ class Detector(Protocol):
         ...
 
 
+class Bench(Protocol):
+    """Where pure work that takes long is done, beside the event loop."""
+
+    async def run(self, name: str, work: Callable[[], Result]) -> Result:
+        """Return what `work` returns, or raise what it raises.
+
+        Raises RetryLaterError when it takes too long, or while earlier work of this name is not done.
+        """
+        ...
+
+
 class AlertStore(Protocol):
     """Alerts as received. Level-based: `active` is what fires now."""
 
@@ -80,7 +93,7 @@ class AlertStore(Protocol):
         ...
 
     async def active(self) -> Sequence[alerting.Alert]:
-        """Return the alerts whose newest notice says firing."""
+        """Return the alerts whose newest notice says firing; one that is not repeated any more does not."""
         ...
 
 
@@ -123,10 +136,15 @@ class RunStore(Protocol):
         service: str | None = None,
         state: str | None = None,
         incident_id: str | None = None,
-        since: datetime | None = None,
+        runbook: str | None = None,
+        dedup_key: str | None = None,
+        ended_since: datetime | None = None,
         limit: int = 100,
     ) -> Sequence[runs.Run]:
-        """Return runs, newest first. `state` may be a RunState, or `unfinished` for every state not final."""
+        """Return runs, newest first. `state` may be a RunState, or `unfinished` for every state not final.
+
+        With `ended_since`, only those that have ended, and not before that instant.
+        """
         ...
 
     async def events(self, run_id: str) -> Sequence[runs.RunEvent]:
@@ -138,7 +156,7 @@ class DecisionStore(Protocol):
     """The answers of decide and guard, refusals above all."""
 
     async def record(self, decision: outcomes.Decision) -> None:
-        """Append one decision. A repeat of the newest one for the same incident and sentence may be merged."""
+        """Append one decision. A repeat of the incident's newest one, by the same gate, may replace it."""
         ...
 
     async def find(self, *, incident_id: str | None = None, limit: int = 100) -> Sequence[outcomes.Decision]:
@@ -208,8 +226,11 @@ class ActGuard(Protocol):
 class Verifier(Protocol):
     """Verification as runs see it."""
 
-    async def judge(self, plan: plans.Plan, acted_at: datetime) -> outcomes.Verification:
-        """Read before and after, compare with untouched nodes, and say the verdict or to keep watching."""
+    async def judge(self, plan: plans.Plan, acted_at: datetime, began_at: datetime) -> outcomes.Verification:
+        """Read before and after, compare with untouched nodes, and say the verdict or to keep watching.
+
+        Before ends with the run's first effect (`began_at`), after begins with its last one (`acted_at`).
+        """
         ...
 
 

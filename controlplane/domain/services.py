@@ -27,6 +27,7 @@ class Thresholds:
     gpu_memory_used_ratio: float = 0.9
     cpu_usage_ratio: float = 0.85
     gateway_load_ratio: float = 0.8
+    premium_rejected_ratio: float = 0.01
     cache_wrong_ratio: float = 0.01
     cache_hit_drop_ratio: float = 0.5
 

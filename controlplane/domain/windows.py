@@ -6,6 +6,11 @@ from datetime import datetime
 
 from controlplane.domain import signals as sig
 
+# The signal by which a gateway says whether it sends a node requests (1) or keeps it out (0).
+IN_SERVICE = "in_service"
+# Why that signal may be missing where nothing is hidden: there is no gateway, or it does not know the node.
+_NO_GATEWAY = frozenset({sig.UnknownReason.NOT_IN_PROFILE, sig.UnknownReason.NO_SERIES})
+
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
@@ -20,8 +25,20 @@ class NodeView:
 
     @property
     def is_serving(self) -> bool:
-        """True only when the node is known to be up."""
-        return isinstance(self.is_up, sig.Value) and self.is_up.value == 1.0
+        """True only when the node is known to be up, and nothing says or hides that its gateway keeps it out."""
+        if not isinstance(self.is_up, sig.Value) or self.is_up.value != 1.0:
+            return False
+        at_gateway = self.signals.get(IN_SERVICE)
+        if isinstance(at_gateway, sig.Value):
+            return at_gateway.value > 0.0
+        return at_gateway is None or at_gateway.reason in _NO_GATEWAY
+
+    @property
+    def is_out(self) -> bool:
+        """True when the node is known to be down, or known to be kept out by its gateway: nothing is taken from it."""
+        at_gateway = self.signals.get(IN_SERVICE)
+        is_down = isinstance(self.is_up, sig.Value) and self.is_up.value == 0.0
+        return is_down or (isinstance(at_gateway, sig.Value) and at_gateway.value == 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,45 +1,34 @@
 """Policy files: what people write, checked as a whole, as `domain.policies` values.
 
-Called when the service starts and by `dsctl config`. All files are taken or none: the first thing that is wrong
+Called when the service starts and by `dsctl server check-config`. All files are taken or none: the first thing that is wrong
 raises with its file, line and reason, and the policies in force stay. Never reads files itself; never guesses.
 Pure functions.
 """
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import pydantic
 
-from controlplane import expressions, strictyaml
-from controlplane.domain import errors, policies
+from controlplane import durations, expressions, strictyaml
+from controlplane.domain import errors, policies, rungs
 
 # Every service in services.yaml, those added later included.
 ALL_SERVICES = "*"
 
-_DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
 # Longer holds and cooldowns are far more likely a slip of the pen than meant.
 _MAX_DURATION_SECONDS = 7 * 86400.0
+# A ladder that steps faster than this could not see what its last step did.
+_SHORTEST_STEP_SECONDS = 1.0
+_PACE = policies.Ladder()
 
 
-def parse_duration(text: object) -> float:
-    """Return the seconds of a duration such as `90s`, `5m` or `1h30m`; raises ValueError.
-
-    >>> parse_duration("1m30s")
-    90.0
-    """
-    found = _DURATION.fullmatch(text) if isinstance(text, str) and text else None
-    if found is None:
-        raise ValueError(f"{text!r} is no duration; write hours, minutes and seconds such as 90s, 5m or 1h30m")
-    hours, minutes, seconds = (float(part or 0) for part in found.groups())
-    total = hours * 3600 + minutes * 60 + seconds
-    if total > _MAX_DURATION_SECONDS:
-        raise ValueError(f"{text!r} is longer than seven days")
-    return total
+def _duration(text: object) -> float:
+    return durations.parse(text, max_seconds=_MAX_DURATION_SECONDS)
 
 
-Duration = Annotated[float, pydantic.BeforeValidator(parse_duration)]
+Duration = Annotated[float, pydantic.BeforeValidator(_duration)]
 Name = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 
 
@@ -63,6 +52,23 @@ class _Guard(_Strict):
     max_unavailable: _MaxUnavailable = _MaxUnavailable()
 
 
+class _Ladder(_Strict):
+    up_above: float = pydantic.Field(default=_PACE.up_above, gt=0, le=10)
+    up_after: Duration = _PACE.up_after_seconds
+    settle: Duration = _PACE.settle_seconds
+    down_below: float = pydantic.Field(default=_PACE.down_below, gt=0, le=10)
+    down_after: Duration = _PACE.down_after_seconds
+    top: int = pydantic.Field(default=_PACE.top, ge=1, le=rungs.TOP)
+
+    @pydantic.model_validator(mode="after")
+    def _has_two_marks(self) -> Self:
+        if self.down_below >= self.up_above:
+            raise ValueError(f"down_below {self.down_below:g} must be below up_above {self.up_above:g}")
+        if min(self.up_after, self.down_after) < _SHORTEST_STEP_SECONDS:
+            raise ValueError(f"up_after and down_after must be at least {_SHORTEST_STEP_SECONDS:g}s")
+        return self
+
+
 class _Spec(_Strict):
     services: list[str] = pydantic.Field(min_length=1)
     when: str
@@ -72,6 +78,7 @@ class _Spec(_Strict):
     hold: Duration = 0.0
     inputs: dict[str, pydantic.JsonValue] = pydantic.Field(default_factory=dict)
     guard: _Guard = _Guard()
+    ladder: _Ladder | None = None
 
 
 class _Policy(_Strict):
@@ -134,6 +141,20 @@ def _load_one(text: str, source: str, known: Known, ceiling: policies.Mode) -> p
         hold_seconds=spec.hold,
         inputs=dict(spec.inputs),
         guard=_limits(spec.guard),
+        ladder=_ladder(spec.ladder),
+    )
+
+
+def _ladder(written: _Ladder | None) -> policies.Ladder | None:
+    if written is None:
+        return None
+    return policies.Ladder(
+        up_above=written.up_above,
+        up_after_seconds=written.up_after,
+        settle_seconds=written.settle,
+        down_below=written.down_below,
+        down_after_seconds=written.down_after,
+        top=written.top,
     )
 
 

@@ -2,11 +2,12 @@
 
 Called by the tick. Level-based: it is given what is reported now, never events. An incident is keyed by
 (service, fault class, node). It never closes an incident on missing data: a source that cannot speak, or a
-signal that is unknown, holds the incident. It never looks at runs (see `follow`). Pure functions.
+signal that is unknown, holds the incident. Only a target that was taken away for good ends it. It never looks at runs (see `follow`). Pure functions.
 
 Topology rule: trouble of one node explains trouble of its whole service. A service-wide incident about errors or
 latency, or of the same fault class, names the node's incident as its probable cause and is not acted on while that
-one is being handled; acting on both would do the same work twice.
+one is being handled; acting on both would do the same work twice. Overload is the exception: busy nodes do not explain
+an overloaded service.
 """
 
 import dataclasses
@@ -23,6 +24,9 @@ from controlplane.engine import words
 # What a user of the service feels; everything else is a cause of its own.
 _SYMPTOMS = frozenset({fnd.FaultClass.ERRORS, fnd.FaultClass.LATENCY})
 _HANDLED = frozenset({inc.IncidentState.OPEN, inc.IncidentState.ACTING, inc.IncidentState.VERIFYING})
+# A node that crashed with its machine leaves the targets too, and comes back within minutes. One that is not back after
+# an hour was taken away, and its incident would stay open, and people told of it, for ever.
+GONE_SECONDS = 3600.0
 # States in which quiet alone may end an incident; while a run acts or verifies, the run's end decides.
 _ENDS_BY_ITSELF = frozenset({inc.IncidentState.OPEN, inc.IncidentState.ESCALATED})
 
@@ -105,7 +109,10 @@ def _explains(cause: inc.Incident, symptom: inc.Incident) -> bool:
         return False
     if cause.state not in _HANDLED or cause.quiet_since is not None:
         return False
-    return symptom.key.fault in _SYMPTOMS or symptom.key.fault is cause.key.fault
+    if symptom.key.fault in _SYMPTOMS:
+        return True
+    # Under overload every node is busy: that is the service's trouble seen from within, not its cause.
+    return symptom.key.fault is cause.key.fault and symptom.key.fault is not fnd.FaultClass.OVERLOAD
 
 
 def _by_key(findings: Sequence[fnd.Finding]) -> dict[inc.IncidentKey, list[fnd.Finding]]:
@@ -151,10 +158,11 @@ def _report(level: Level, before: inc.Incident, findings: Sequence[fnd.Finding])
         finding=worst,
         sources=tuple(sorted({*before.sources, *joined})),
         quiet_since=None,
+        gone_since=None,
         updated_at=level.now,
     )
     notes: list[str] = []
-    if before.quiet_since is not None:
+    if before.quiet_since is not None or before.gone_since is not None:
         notes.append(f"reported again by {', '.join(_sources(findings))}")
     if severity is not before.severity:
         notes.append(f"now {severity}: {words.trouble(worst)}")
@@ -165,6 +173,12 @@ def _report(level: Level, before: inc.Incident, findings: Sequence[fnd.Finding])
 
 def _quiet(level: Level, before: inc.Incident, quiet_seconds: float, held: dict[str, str]) -> Change:
     """Treat an incident nobody reports now: note it, and end it when that lasted and is certain."""
+    if gone := _gone(level, before):
+        return _outlive(level, before, gone, held)
+    if before.gone_since is not None:
+        back = dataclasses.replace(before, gone_since=None, updated_at=level.now)
+        held[before.id] = f"held: {words.target(before.key.service, before.key.node)} is back"
+        return Change(back, held[before.id])
     if unknown := _unknown(level, before):
         held[before.id] = f"held: no source reports it, but {unknown}; unknown data never closes an incident"
         return _unquiet(level, before, unknown)
@@ -181,6 +195,35 @@ def _quiet(level: Level, before: inc.Incident, quiet_seconds: float, held: dict[
     return Change(before, "")
 
 
+def _gone(level: Level, incident: inc.Incident) -> str:
+    """Say what is not there any more, or nothing; while nobody is known to serve, a node may just not be seen."""
+    if level.view is None:
+        return ""
+    view = level.view.services.get(incident.key.service)
+    if view is None:
+        return f"service {incident.key.service} is not managed any more"
+    if not incident.key.node or incident.key.node in view.nodes or _nobody_up(view):
+        return ""
+    return f"{words.target(view.service, incident.key.node)} is not in the fleet any more"
+
+
+def _outlive(level: Level, before: inc.Incident, gone: str, held: dict[str, str]) -> Change:
+    """Hold the incident of a target that is gone, and end it when that has lasted."""
+    since = before.gone_since or level.now
+    lasted = max(0.0, (level.now - since).total_seconds())
+    if lasted < GONE_SECONDS:
+        held[before.id] = f"held: {gone}; ends when that has lasted {words.duration(GONE_SECONDS)}"
+        after = dataclasses.replace(before, gone_since=since, quiet_since=None, updated_at=level.now)
+        return Change(after, "" if before.gone_since else held[before.id])
+    if before.state in _ENDS_BY_ITSELF:
+        return _close(level, before, f"closed: {gone}, for {words.duration(lasted)}")
+    # Its run is final or will be, and then quiet is what `follow` waits for.
+    held[before.id] = f"quiet: {gone}, for {words.duration(lasted)}"
+    if before.quiet_since is not None:
+        return Change(before, "")
+    return Change(dataclasses.replace(before, quiet_since=level.now, updated_at=level.now), held[before.id])
+
+
 def _unquiet(level: Level, before: inc.Incident, unknown: str) -> Change:
     if before.quiet_since is None:
         return Change(before, "")
@@ -191,7 +234,10 @@ def _unquiet(level: Level, before: inc.Incident, unknown: str) -> Change:
 def _end(level: Level, before: inc.Incident, lasted: float) -> Change:
     """Close an incident that nothing of ours ended; a verdict of an earlier run stays on it."""
     how = "ended by itself" if before.run_id is None else "ended"
-    sentence = f"closed: {how}, quiet for {words.duration(lasted)}"
+    return _close(level, before, f"closed: {how}, quiet for {words.duration(lasted)}")
+
+
+def _close(level: Level, before: inc.Incident, sentence: str) -> Change:
     after = dataclasses.replace(
         before, state=inc.IncidentState.CLOSED, closed_at=level.now, updated_at=level.now, sentence=sentence
     )
@@ -205,9 +251,7 @@ def _unknown(level: Level, incident: inc.Incident) -> str:
             return f"{source} cannot speak: {reason}"
     if level.view is None:
         return "the fleet could not be read"
-    view = level.view.services.get(incident.key.service)
-    if view is None:
-        return f"service {incident.key.service} is not in the fleet view"
+    view = level.view.services[incident.key.service]  # one that is not there any more is gone, not unknown
     if incident.key.node:
         return _node_unknown(view, incident)
     return _signal_unknown(incident.finding.signal, view.signals) or _nobody_up(view)
@@ -220,7 +264,7 @@ def _node_unknown(view: windows.ServiceView, incident: inc.Incident) -> str:
     if isinstance(node.is_up, sig.Unknown):
         return f"whether {node.node} is up is unknown: {node.is_up}"
     if not node.is_serving:
-        return f"{node.node} is down"
+        return f"{node.node} is down" if node.is_up.value == 0.0 else f"{node.node} is kept out by its gateway"
     return _signal_unknown(incident.finding.signal, node.signals)
 
 

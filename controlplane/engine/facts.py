@@ -5,6 +5,7 @@ and recheck for the guard's context. Concurrency: async; the only memory is a vi
 VIEW_REUSED_SECONDS old, and the instants at which runs from the future were first seen. Never writes.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -108,7 +109,7 @@ class Gatherer:
         self._sources = sources
         self._services = known
         self._clock = clock
-        self._view: tuple[float, windows.FleetView] | None = None
+        self._view: tuple[float, windows.FleetView | None] | None = None
         self._first_seen: dict[str, float] = {}
 
     async def context(self, plan: plans.Plan, *, run_id: str | None = None, is_fresh: bool = False) -> guard.Context:
@@ -147,20 +148,19 @@ class Gatherer:
         now = self._clock.monotonic()
         if self._view is not None and not is_fresh and now - self._view[0] <= VIEW_REUSED_SECONDS:
             return self._view[1]
-        try:
+        view: windows.FleetView | None = None
+        with contextlib.suppress(errors.RetryLaterError):
             view = await self._sources.reader.read_now()
-        except errors.RetryLaterError:
-            return None
-        self._view = (now, view)
+        # From the end of the reading: a store that needs its whole deadline must not be asked once per incident.
+        self._view = (self._clock.monotonic(), view)
         return view
 
     async def _history(self, plan: plans.Plan, run_id: str | None) -> tuple[guard.Ran, ...]:
-        """Return the ended runs of the last hour, or of the cooldown where that is longer."""
+        """Return the runs of the same runbook that ended in the last hour, or in the cooldown where that is longer."""
         span = max(guard.RATE_WINDOW_SECONDS, plan.request.limits.cooldown_seconds)
-        since = self._clock.now() - timedelta(seconds=span) - _LONGEST_RUN
-        recent = await self._sources.runs.find(since=since, limit=_MAX_RUNS)
+        since = self._clock.now() - timedelta(seconds=span)
+        recent = await self._sources.runs.find(runbook=plan.request.runbook, ended_since=since, limit=_MAX_RUNS)
         ended = [run for run in recent if run.state.is_final and run.id != run_id]
-        self._first_seen = {key: at for key, at in self._first_seen.items() if any(run.id == key for run in ended)}
         return tuple(guard.Ran(run, self._seconds_ago(run)) for run in ended)
 
     def _seconds_ago(self, run: runs.Run) -> float:
@@ -173,11 +173,9 @@ class Gatherer:
         ago = (self._clock.now() - last).total_seconds()
         if ago >= 0:
             return ago
+        if len(self._first_seen) >= _MAX_RUNS and run.id not in self._first_seen:
+            self._first_seen.pop(next(iter(self._first_seen)))
         return self._clock.monotonic() - self._first_seen.setdefault(run.id, self._clock.monotonic())
-
-
-# `since` asks for the time of birth; a run may be born this long before it acts (waits are bounded by the runbook).
-_LONGEST_RUN = timedelta(hours=6)
 
 
 def is_reported(incident: inc.Incident, active: Sequence[alerting.Alert]) -> bool:

@@ -11,7 +11,7 @@ began: the gates that ask whether there is reason to begin (resolved, freshness)
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -106,14 +106,15 @@ def _mode(plan: plans.Plan, context: Context) -> outcomes.GateAnswer:  # noqa: A
 
 def _resolved(plan: plans.Plan, context: Context) -> outcomes.GateAnswer:
     gate, incident = outcomes.Gate.RESOLVED, context.incident
-    if incident is None and plan.request.incident_id is None:
-        return _pass(gate, "no incident is named")
     if incident is None:
-        return _deny(gate, f"incident {plan.request.incident_id} is not known")
+        named = plan.request.incident_id
+        return _deny(gate, f"incident {named} is not known") if named else _pass(gate, "no incident is named")
     if context.has_acted:
         return _pass(gate, "the run has acted and finishes what it began")
     if incident.is_final:
         return _deny(gate, f"incident {incident.id} is closed; nothing is left to act on")
+    if plan.request.is_follow_up or plan.request.is_restoring:
+        return _pass(gate, "it ends what earlier runs of the incident began, whoever reports what meanwhile")
     if context.is_reported:
         return _pass(gate, f"reported by {', '.join(incident.sources)}")
     return _deny(gate, f"no source reports incident {incident.id} any more ({', '.join(incident.sources)})")
@@ -151,27 +152,34 @@ def _what_is_unknown(plan: plans.Plan, context: Context) -> tuple[str, dict[str,
     return _first_unknown(plan.request.service, view.signals, asked), numbers
 
 
-def _signals_asked(plan: plans.Plan, context: Context) -> tuple[str, ...]:
-    """Return the signals that justify the plan and those that will judge it."""
-    finding = () if context.incident is None else (context.incident.finding.signal,)
+_Excused = frozenset[sig.UnknownReason]
+# An engine without a metric is not unknown for ever.
+_FOR_THE_FINDING: _Excused = frozenset({sig.UnknownReason.NOT_IN_PROFILE})
+# A ratio over no requests is no blindness: its source answered, and nobody else was answered. A hanging node looks so.
+_FOR_THE_VERDICT: _Excused = _FOR_THE_FINDING | {sig.UnknownReason.NOT_FINITE}
+
+
+def _signals_asked(plan: plans.Plan, context: Context) -> Mapping[str, _Excused]:
+    """Return the signals that will judge the plan and the one that justifies it, with the gaps that are excused."""
     verify = () if plan.verify is None else plan.verify.signals
-    return tuple(sorted({*finding, *verify}))
+    finding = () if context.incident is None else (context.incident.finding.signal,)
+    return {**dict.fromkeys(sorted(verify), _FOR_THE_VERDICT), **dict.fromkeys(finding, _FOR_THE_FINDING)}
 
 
-def _node_unknown(view: windows.ServiceView, name: str, asked: Sequence[str]) -> str:
+def _node_unknown(view: windows.ServiceView, name: str, asked: Mapping[str, _Excused]) -> str:
     node = view.nodes.get(name)
     if node is None:
         return f"{words.target(view.service, name)} is not in the fleet view"
     if isinstance(node.is_up, sig.Unknown):
         return f"whether {name} is up is unknown: {node.is_up}"
-    # A node known to be down has no other readings, and that is knowledge enough to repair it.
-    return _first_unknown(name, node.signals, asked) if node.is_serving else ""
+    # A node known to be down or out of rotation has no readings of its traffic, and that is knowledge enough.
+    return "" if node.is_out else _first_unknown(name, node.signals, asked)
 
 
-def _first_unknown(target: str, readings: Mapping[str, sig.Reading], asked: Sequence[str]) -> str:
-    for signal in asked:
+def _first_unknown(target: str, readings: Mapping[str, sig.Reading], asked: Mapping[str, _Excused]) -> str:
+    for signal, excused in asked.items():
         reading = readings.get(signal)
-        if isinstance(reading, sig.Unknown) and reading.reason is not sig.UnknownReason.NOT_IN_PROFILE:
+        if isinstance(reading, sig.Unknown) and reading.reason not in excused:
             return f"{signal} of {target} is unknown: {reading}"
     return ""
 
@@ -302,7 +310,7 @@ def _blast_radius(plan: plans.Plan, context: Context) -> outcomes.GateAnswer:
         return _deny(gate, f"which nodes of {plan.request.service} serve is unknown, so none may be taken out")
     fleet = _count(plan, context, view)
     if not fleet.newly_out:
-        return _pass(gate, "the nodes it takes out are down already", **fleet.numbers)
+        return _pass(gate, "the nodes it takes out are out already", **fleet.numbers)
     if len(fleet.out) > fleet.allowed:
         names = ", ".join(sorted(fleet.out))
         said = f"{words.count(len(fleet.out), 'node')} of {fleet.units} would be unavailable ({names})"
@@ -339,11 +347,12 @@ class _Count:
 def _count(plan: plans.Plan, context: Context, view: windows.ServiceView) -> _Count:
     """Count nodes: those not known to serve, those other runs take out, and those this plan takes out.
 
-    A node known to be down is not made worse by its repair; one whose state is unknown may well be serving.
+    Whoever took a node out (a crash, a person, an earlier run, its gateway) makes no difference. A node known to be
+    out is not made worse by its repair; one whose state is unknown may well be serving.
     """
     planned = frozenset(plan.blast.unavailable)
-    down = frozenset(name for name, node in view.nodes.items() if not node.is_serving)
-    unknown = frozenset(name for name, node in view.nodes.items() if isinstance(node.is_up, sig.Unknown))
+    not_serving = frozenset(name for name, node in view.nodes.items() if not node.is_serving)
+    known_out = frozenset(name for name, node in view.nodes.items() if node.is_out)
     elsewhere = frozenset(
         name
         for run in context.unfinished
@@ -353,8 +362,8 @@ def _count(plan: plans.Plan, context: Context, view: windows.ServiceView) -> _Co
     units = len(frozenset(view.nodes) | planned | elsewhere)
     return _Count(
         units=units,
-        out=down | elsewhere | planned,
-        newly_out=planned - (down - unknown),
+        out=not_serving | elsewhere | planned,
+        newly_out=planned - known_out,
         allowed=allowed_unavailable(plan.request.limits.max_unavailable, units),
         min_ready=context.service.min_ready,
     )

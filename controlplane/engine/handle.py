@@ -13,7 +13,7 @@ from datetime import datetime
 from controlplane import expressions
 from controlplane.domain import errors, ids, outcomes, plans, policies, ports, remediation, runs, services, windows
 from controlplane.domain import incidents as inc
-from controlplane.engine import correlate, decide, facts, follow, words
+from controlplane.engine import climb, correlate, decide, facts, follow, words
 
 _FOLLOWED = frozenset({inc.IncidentState.ACTING, inc.IncidentState.VERIFYING})
 # Whom escalations go to when the runbook names nobody.
@@ -46,6 +46,7 @@ class Hands:
     conditions: ports.Conditions
     services: Mapping[str, services.Service]
     policies: Sequence[policies.Policy]
+    climber: climb.Climber
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Handler:
 
     def forget_all_but(self, incident_ids: Collection[str]) -> None:
         """Drop what is remembered about incidents that are closed."""
+        self._hands.climber.forget_all_but(incident_ids)
         for memory in (self._true_since, self._told_at, self._topics):
             for gone in set(memory) - set(incident_ids):
                 memory.pop(gone)
@@ -90,10 +92,12 @@ class Handler:
             incident = follow.adopt(incident, run.id, moment.now)
             await self._hands.incidents.save(incident, f"followed from here on: run {run.id}, {run.state}")
         if run is not None and incident.state in _FOLLOWED:
+            if run.state is outcomes.RunState.SUCCEEDED and (laddered := self._laddered(run)):
+                return await self._climb(incident, laddered, moment)
             return await self._follow(incident, run, moment)
         if waiting := moment.correlated.held.get(incident.id):
             self._true_since.pop(incident.id, None)
-            return Handled(waiting)
+            return Handled(waiting, problem=await self._keep_telling(incident, run))
         if incident.state is inc.IncidentState.ESCALATED:
             return await self._tell(incident, run, incident.sentence)
         if cause := correlate.cause_of(incident, moment.correlated.incidents):
@@ -102,12 +106,12 @@ class Handler:
 
     async def _newest_run(self, incident: inc.Incident) -> runs.Run | None:
         """Return the newest run stored for the incident: also one from before a crash, or a person's."""
-        found = await self._hands.runs.find(incident_id=incident.id, limit=1)
-        if found and (incident.run_id is None or found[0].id >= incident.run_id):
+        if found := await self._hands.runs.find(incident_id=incident.id, limit=1):
             return found[0]
         return None if incident.run_id is None else await self._hands.runs.get(incident.run_id)
 
     async def _follow(self, incident: inc.Incident, run: runs.Run, moment: Moment) -> Handled:
+        self._true_since.pop(incident.id, None)  # nobody asks the policy meanwhile
         followed = follow.follow(
             incident,
             run,
@@ -144,12 +148,48 @@ class Handler:
         if isinstance(policy, outcomes.Hold):
             self._true_since.pop(incident.id, None)
             return await self._hold(incident, policy.reason.value, policy.sentence)
+        if policy.ladder is not None:
+            return await self._climb(incident, policy, moment)
         answer = decide.propose(situation, policy, true_for_seconds=self._true_for(incident, policy))
         if isinstance(answer, plans.PlanRequest):
             return await self._ask(incident, answer, moment)
         if answer.reason is outcomes.HoldReason.ATTEMPTS_SPENT:
             return await self._escalate(incident, answer.sentence, moment)
         return await self._hold(incident, f"{policy.name}: {answer.reason.value}", answer.sentence, policy)
+
+    def _laddered(self, run: runs.Run) -> policies.Policy | None:
+        """Return the policy whose ladder the run was a step of."""
+        name = run.plan.request.policy
+        return next((one for one in self._hands.policies if one.name == name and one.ladder is not None), None)
+
+    async def _climb(self, incident: inc.Incident, policy: policies.Policy, moment: Moment) -> Handled:
+        """Keep the rung, change it by one, or close the incident once full service is back and all are quiet."""
+        service, situation = self._hands.services[incident.key.service], self._situation(incident, moment)
+        climbed = await self._hands.climber.climb(incident, policy, service, moment.view, situation.variables)
+        if climbed.request is not None:
+            asked = await self._ask(incident, climbed.request, moment)
+            return dataclasses.replace(asked, problem=asked.problem or climbed.problem)
+        rung = climbed.standing.rung if climbed.standing else None
+        if rung == 0 and incident.run_id is not None and incident.quiet_since is not None:
+            return await self._recovered(incident, climbed, moment)
+        if rung and incident.state is inc.IncidentState.OPEN and incident.run_id is not None:
+            incident = dataclasses.replace(incident, state=inc.IncidentState.VERIFYING, updated_at=moment.now)
+            await self._hands.incidents.save(incident, climbed.sentence)
+        await self._hold(incident, f"{policy.name}: {climbed.topic}", climbed.sentence, policy)
+        return Handled(climbed.sentence, climbed.problem)
+
+    async def _recovered(self, incident: inc.Incident, climbed: climb.Climbed, moment: Moment) -> Handled:
+        said = f"closed: full service again on {_target(incident)}; {climbed.sentence.removeprefix('held: ')}"
+        closed = dataclasses.replace(
+            incident,
+            state=inc.IncidentState.CLOSED,
+            verdict=outcomes.Verdict.RECOVERED,
+            sentence=said,
+            updated_at=moment.now,
+            closed_at=moment.now,
+        )
+        await self._hands.incidents.save(closed, said)
+        return Handled(said)
 
     def _situation(self, incident: inc.Incident, moment: Moment) -> decide.Situation:
         key = incident.key
@@ -207,6 +247,12 @@ class Handler:
         self._told_at[incident.id] = self._clock.monotonic()
         return Handled(sentence)
 
+    async def _keep_telling(self, incident: inc.Incident, run: runs.Run | None) -> str:
+        """Go on telling people of what nobody reports while it is unknown rather than quiet; return what went wrong."""
+        if incident.state is not inc.IncidentState.ESCALATED or incident.quiet_since is not None:
+            return ""
+        return (await self._tell(incident, run, incident.sentence)).problem
+
     async def _hold(
         self, incident: inc.Incident, topic: str, sentence: str, policy: policies.Policy | None = None
     ) -> Handled:
@@ -249,6 +295,6 @@ def _target(incident: inc.Incident) -> str:
 
 def _receiver(run: runs.Run | None) -> str:
     """Return whom the runbook names for escalations."""
-    edges = () if run is None else run.plan.on_failure
+    edges = () if run is None else run.plan.edges_at(run.step)
     named = [edge.argument for edge in edges if edge.kind is plans.EdgeKind.ESCALATE]
     return named[0] if named else _DEFAULT_RECEIVER

@@ -5,16 +5,20 @@ Called by the tick. An alert is mapped by its labels `service`, `node`, `dsctl_f
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from controlplane.domain import alerting
 from controlplane.domain import findings as fnd
 
+# Enough to see what is wrong; a sender of alerts with ever new labels must not fill every tick's report.
+_MAX_STRAYS = 20
+_MAX_NAMES = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """An alert that no managed service owns, and the sentence that says so."""
+    """Alerts that no managed service owns, under the name of one of them, and the sentence that says so."""
 
     name: str
     sentence: str
@@ -23,20 +27,20 @@ class Stray:
 def from_alerts(
     alerts: Sequence[alerting.Alert], services: Collection[str]
 ) -> tuple[tuple[fnd.Finding, ...], tuple[Stray, ...]]:
-    """Return the findings the firing alerts stand for, and the alerts of nobody's service.
+    """Return the findings the firing alerts stand for, and one word about the alerts of each unmanaged service.
 
     Our own alerts (label `dsctl_origin`) and resolved ones are left out: they are no news.
     """
     found: list[fnd.Finding] = []
-    strays: list[Stray] = []
+    strays: dict[str, list[alerting.Alert]] = {}
     for alert in alerts:
         if alerting.ORIGIN_LABEL in alert.labels or alert.status is not alerting.AlertStatus.FIRING:
             continue
         if alert.labels.get("service") in services:
             found.append(_finding(alert))
         else:
-            strays.append(_stray(alert))
-    return tuple(found), tuple(strays)
+            strays.setdefault(alert.labels.get("service", ""), []).append(alert)
+    return tuple(found), _strays(strays)
 
 
 def source_of(alert: alerting.Alert) -> str:
@@ -44,13 +48,26 @@ def source_of(alert: alerting.Alert) -> str:
     return f"alert:{alert.name}"
 
 
-def _stray(alert: alerting.Alert) -> Stray:
-    service = alert.labels.get("service")
-    said = f"names service {service!r}, which is not managed" if service else "has no label `service`"
+def _strays(alerts: Mapping[str, Sequence[alerting.Alert]]) -> tuple[Stray, ...]:
+    """Say something of each service nobody manages; beyond a few of them, only how many there are."""
+    told = [_stray(service, alerts[service]) for service in sorted(alerts)[:_MAX_STRAYS]]
+    if len(alerts) > _MAX_STRAYS:
+        sentence = f"held: alerts name {len(alerts) - _MAX_STRAYS} further services that are not managed"
+        told.append(Stray("others", sentence))
+    return tuple(told)
+
+
+def _stray(service: str, alerts: Sequence[alerting.Alert]) -> Stray:
+    names = sorted({alert.name or alert.fingerprint for alert in alerts})
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    who = f"alert {names[0]}" if len(names) == 1 else f"alerts {', '.join(names[:_MAX_NAMES])}{more}"
+    if service:
+        said = f"{'names' if len(names) == 1 else 'name'} service {service!r}, which is not managed"
+    else:
+        said = f"{'has' if len(names) == 1 else 'have'} no label `service`"
     return Stray(
-        alert.name,
-        f"held: alert {alert.name or alert.fingerprint} {said}; no policy can answer it. Add the service to "
-        "services.yaml, or route the alert elsewhere",
+        names[0],
+        f"held: {who} {said}; no policy can answer it. Add the service to services.yaml, or route the alert elsewhere",
     )
 
 

@@ -12,13 +12,16 @@ and it is judged afterwards. Concurrency: async; one tick at a time, under a loc
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from controlplane.domain import ids, ports, ticks, windows
 from controlplane.domain import incidents as inc
 from controlplane.engine import correlate, handle, look
 
+# The schedule ends a tick after a minute, looking takes up to half of that. One incident may take ten seconds, when its
+# node hangs; those that get no turn are first in the next tick, so that a dozen hanging nodes do not starve the rest.
+_HANDLING_SECONDS = 25.0
 # As many runs as can be unfinished at once; a target holds one, so this is the size of the fleet.
 _MAX_UNFINISHED = 1000
 
@@ -45,6 +48,7 @@ class Tick:
         self._view: windows.FleetView | None = None
         self._report: ticks.TickReport | None = None
         self._good_at: float | None = None
+        self._next_turn: inc.IncidentKey | None = None
 
     def view(self) -> windows.FleetView | None:
         """Return the newest fleet view, or None before the first tick."""
@@ -64,12 +68,23 @@ class Tick:
             started, now = self._clock.monotonic(), self._clock.now()
             try:
                 lines, problems = await self._rooms(now)
+            except asyncio.CancelledError:
+                stopped = "tick: it was stopped before its end; what was not handled is left to the next one"
+                self._report = ticks.TickReport(now, self._clock.monotonic() - started, (), (stopped,))
+                raise
             except Exception as error:  # noqa: BLE001 - the loop must go on; the report says what failed
                 lines, problems = (), (f"tick: {error!r}; nothing was decided, the next tick tries again",)
             ended = self._clock.monotonic()
             self._report = ticks.TickReport(now, ended - started, tuple(lines), tuple(problems))
             self._good_at = ended if self._report.is_good else self._good_at
             return self._report
+
+    async def watch(self) -> None:
+        """Look at the fleet and decide nothing: a replica that does not lead drives runs, and must find the nodes."""
+        async with self._lock:
+            problems: list[str] = []
+            self._view = await look.see(self._eyes, problems) or self._view
+            self._good_at = self._good_at if problems else self._clock.monotonic()
 
     async def _rooms(self, now: datetime) -> tuple[list[ticks.IncidentLine], list[str]]:
         looked = await look.look(self._eyes, now)
@@ -85,14 +100,26 @@ class Tick:
         problems = list(looked.problems)
         notes = {change.incident.id: change.note for change in correlated.changes}
         lines = [ticks.IncidentLine("", f"alert:{stray.name}", stray.sentence) for stray in looked.strays]
-        for incident in correlated.incidents:
+        until = self._clock.monotonic() + _HANDLING_SECONDS
+        for incident in self._in_turn(correlated.incidents):
             if not self._is_leader():
                 problems.append("tick: another replica leads now; the rest of this tick is left to it")
+                break
+            if self._clock.monotonic() >= until:
+                self._next_turn = incident.key
+                problems.append(f"tick: no time was left for {incident.key} and those behind it; the next begins there")
                 break
             sentence = await self._one(incident, notes.get(incident.id, ""), moment, problems)
             lines.append(ticks.IncidentLine(incident.id, str(incident.key), sentence))
         self._handler.forget_all_but({incident.id for incident in correlated.incidents if not incident.is_final})
         return lines, problems
+
+    def _in_turn(self, incidents: Sequence[inc.Incident]) -> Sequence[inc.Incident]:
+        """Return the incidents in order, beginning with the one that got no turn last time."""
+        keys = [incident.key for incident in incidents]
+        first = keys.index(self._next_turn) if self._next_turn in keys else 0
+        self._next_turn = None
+        return (*incidents[first:], *incidents[:first])
 
     async def _one(self, incident: inc.Incident, note: str, moment: handle.Moment, problems: list[str]) -> str:
         """Save what correlate found about one incident, then handle it; whatever fails stays with this one."""

@@ -22,16 +22,16 @@ class Verification:
         self._services = known
         self._clock = clock
 
-    async def judge(self, plan: plans.Plan, acted_at: datetime) -> outcomes.Verification:
+    async def judge(self, plan: plans.Plan, acted_at: datetime, began_at: datetime) -> outcomes.Verification:
         """Read before and after, compare with untouched nodes, and say the verdict or to keep watching."""
         spec, service = plan.verify, self._services.get(plan.request.service)
         if spec is None or service is None:
             why = "the runbook verifies nothing" if spec is None else f"service {plan.request.service} is not managed"
             return outcomes.Judged(outcomes.Verdict.UNKNOWN, f"unknown: {why}", has_control=False)
         now = max(self._clock.now(), acted_at)
-        start = acted_at - timedelta(seconds=_BEFORE_SECONDS)
+        start = began_at - timedelta(seconds=_BEFORE_SECONDS)
         try:
-            before = await self._reader.read_window(service.name, spec.signals, start, acted_at)
+            before = await self._reader.read_window(service.name, spec.signals, start, began_at)
             after = await self._reader.read_window(service.name, spec.signals, acted_at, now)
         except errors.RetryLaterError as error:
             return _unreachable(spec, acted_at, now, error)
@@ -46,6 +46,7 @@ class Verification:
                 after=after,
                 targets=targets,
                 controls=controls,
+                began_at=began_at,
                 acted_at=acted_at,
                 now=now,
             )

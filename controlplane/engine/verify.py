@@ -11,6 +11,7 @@ the deadline. Where no untouched node exists to compare with, the hold time is h
 that there was no control. Works badly for signals sampled less than three times per hold time: it then keeps watching.
 """
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,10 @@ _MIN_AGAIN_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is to be judged. `targets` are the treated nodes, empty for the whole service; `controls` untouched ones."""
+    """What is to be judged. `targets` are the treated nodes, empty for the whole service; `controls` untouched ones.
+
+    The run's first effect was at `began_at`, its last one at `acted_at`.
+    """
 
     spec: plans.VerifySpec
     service: services.Service
@@ -44,6 +48,7 @@ class Case:
     after: windows.Window
     targets: tuple[str, ...]
     controls: tuple[str, ...]
+    began_at: datetime
     acted_at: datetime
     now: datetime
 
@@ -203,7 +208,7 @@ def _steady_before(case: Case, track: _Track) -> float | None:
 
     A sample over a rate window shows fresh trouble only in part, so that its rise goes on after the action.
     """
-    earlier = track.before.between(0.0, case.acted_at.timestamp() - _settle_seconds(case))
+    earlier = track.before.between(0.0, case.began_at.timestamp() - _settle_seconds(case))
     if not earlier.values:
         return None
     at_act = _excess(track.limit, _at_act(track))
@@ -215,15 +220,31 @@ def _at_act(track: _Track) -> float:
     return statistics.median(track.before.values[-MIN_SAMPLES:])
 
 
+def _worst_before(track: _Track) -> float | None:
+    """Return the reading of the time before that lies furthest in the bad direction; None without any.
+
+    That is what people are told: we act within seconds, when a median of the time before still shows the good times.
+    """
+    if not track.before.values:
+        return None
+    return max(track.before.values, key=lambda value: _badness(track.limit, value))
+
+
+def _badness(limit: sig.Limit, value: float) -> float:
+    """Return a number that grows towards the bad side of the limit, inside it too."""
+    return max(
+        -math.inf if limit.at_most is None else value - limit.at_most,
+        -math.inf if limit.at_least is None else limit.at_least - value,
+    )
+
+
 def _is_clearly_above(limit: sig.Limit, excess: float, reference: float) -> bool:
     return excess > _WORSE_FACTOR * reference + _WORSE_MARGIN * _scale(limit)
 
 
 def _excess(limit: sig.Limit, value: float) -> float:
     """Return how far `value` lies outside the limit, in the signal's unit; zero inside."""
-    above = 0.0 if limit.at_most is None else value - limit.at_most
-    below = 0.0 if limit.at_least is None else limit.at_least - value
-    return max(0.0, above, below)
+    return max(0.0, _badness(limit, value))
 
 
 def _scale(limit: sig.Limit) -> float:
@@ -274,7 +295,8 @@ def _why_unknown(case: Case, track: _Track) -> str:
 
 def _trend(track: _Track) -> str:
     """Return one signal's story with its numbers: before, now, the limit, the untouched nodes."""
-    before = f"{_at_act(track):.4g}" if track.before.values else "unknown"
+    worst = _worst_before(track)
+    before = "unknown" if worst is None else f"at worst {worst:.4g}"
     now = f"{track.after.values[-1]:.4g}" if track.after.values else "unknown"
     said = f"{track.signal} of {track.target} was {before}, is {now} ({track.limit})"
     return f"{said}, untouched nodes {statistics.median(track.control):.4g}" if track.control else said
@@ -290,6 +312,7 @@ def _judged(case: Case, tracks: Sequence[_Track], verdict: outcomes.Verdict, sen
     evidence: dict[str, outcomes.Json] = {
         f"{track.target}.{track.signal}": {
             "before": _at_act(track) if track.before.values else None,
+            "worst_before": _worst_before(track),
             "after": track.after.values[-1] if track.after.values else None,
             "control": statistics.median(track.control) if track.control else None,
             "limit": str(track.limit),

@@ -1,18 +1,14 @@
-"""Says for `dsctl doctor` which signals of a service are found, missing or stale, and which profile would fit.
+"""Says which signals of a service can be read, on how many of its nodes, and why not elsewhere.
 
-Called by the API for `doctor`. Judges a view that was read before; only `fitting` asks Prometheus, one query per
-profile.
+Called by the API, for `dsctl doctor` and for the page of signals. Judges a view that was read before. Pure functions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from controlplane import promql
-from controlplane.domain import services, windows
 from controlplane.domain import signals as sig
-from controlplane.observe import catalogue as cat
-from controlplane.observe import profiles, prometheus
+from controlplane.domain import windows
 
 
 class Standing(StrEnum):
@@ -20,18 +16,19 @@ class Standing(StrEnum):
 
     FOUND = "found"
     PARTIAL = "partial"  # on some nodes only
-    IDLE = "idle"  # exported, but nothing was counted yet
+    UNREACHABLE = "unreachable"
     MISSING = "missing"
     STALE = "stale"
-    UNREACHABLE = "unreachable"
+    IDLE = "idle"  # exported, but nothing was counted yet
     UNMAPPED = "unmapped"
 
 
+# What one unknown reading says about its signal; the first of these that occurs is the most telling.
 _STANDINGS: Mapping[sig.UnknownReason, Standing] = {
     sig.UnknownReason.SOURCE_UNREACHABLE: Standing.UNREACHABLE,
     sig.UnknownReason.NO_SERIES: Standing.MISSING,
-    sig.UnknownReason.TARGET_DOWN: Standing.STALE,
     sig.UnknownReason.STALE: Standing.STALE,
+    sig.UnknownReason.TARGET_DOWN: Standing.STALE,
     sig.UnknownReason.NOT_FINITE: Standing.IDLE,
     sig.UnknownReason.NOT_IN_PROFILE: Standing.UNMAPPED,
 }
@@ -39,41 +36,38 @@ _STANDINGS: Mapping[sig.UnknownReason, Standing] = {
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """One signal of one service. `nodes` are those without a value; `detail` is the reason an operator reads."""
+    """One signal of one service: `found` of `expected` places have a value; `detail` says why the others have none."""
 
     service: str
     signal: str
-    standing: Standing
+    state: Standing
+    found: int
+    expected: int
     detail: str = ""
-    nodes: tuple[str, ...] = ()
 
 
-def of(view: windows.ServiceView, catalogue: cat.Catalogue) -> list[Coverage]:
-    """Return one row per signal of the catalogue, in its order."""
-    return [_row(view, name) for name in catalogue]
+def of(view: windows.ServiceView) -> list[Coverage]:
+    """Return one row per signal of the service, by name: its nodes', or the service's own where no node has it."""
+    names = sorted({*view.signals, *(name for node in view.nodes.values() for name in node.signals)})
+    return [_row(view.service, name, _readings(view, name)) for name in names]
 
 
-def _row(view: windows.ServiceView, signal: str) -> Coverage:
-    readings = {node: one.signals[signal] for node, one in view.nodes.items() if signal in one.signals}
-    unknown = {node: reading for node, reading in readings.items() if isinstance(reading, sig.Unknown)}
-    whole = view.signals.get(signal)
-    blanks = tuple(sorted(unknown))
-    if isinstance(whole, sig.Value) or len(unknown) < len(readings):
-        standing = Standing.PARTIAL if unknown else Standing.FOUND
-        return Coverage(view.service, signal, standing, str(unknown[blanks[0]]) if blanks else "", blanks)
-    why = whole or (unknown[blanks[0]] if blanks else sig.Unknown(sig.UnknownReason.NOT_IN_PROFILE))
-    return Coverage(view.service, signal, _STANDINGS[why.reason], str(why), blanks)
+def _readings(view: windows.ServiceView, name: str) -> Mapping[str, sig.Reading]:
+    on_nodes = {node.node: node.signals[name] for node in view.nodes.values() if name in node.signals}
+    return on_nodes or {"the service": view.signals[name]}
 
 
-async def fitting(
-    client: prometheus.PrometheusClient, service: services.Service, known: Mapping[str, profiles.Profile]
-) -> list[str]:
-    """Return the profiles whose engine exports something for this service, most series first.
+def _row(service: str, signal: str, readings: Mapping[str, sig.Reading]) -> Coverage:
+    unknown = {where: reading for where, reading in readings.items() if isinstance(reading, sig.Unknown)}
+    found = len(readings) - len(unknown)
+    detail = "; ".join(f"{where}: {reading}" for where, reading in sorted(unknown.items()))
+    return Coverage(service, signal, _standing(found, list(unknown.values())), found, len(readings), detail)
 
-    Raises RetryLaterError when the store does not answer.
-    """
-    found: list[tuple[float, str]] = []
-    for name, profile in sorted(known.items()):
-        query = f"count({profile.detect}{{{promql.selector(service.selector)}}})"
-        found += [(-sample.value, name) for sample in await client.instant(query)]
-    return [name for _, name in sorted(found)]
+
+def _standing(found: int, unknown: Sequence[sig.Unknown]) -> Standing:
+    if not unknown:
+        return Standing.FOUND
+    if found:
+        return Standing.PARTIAL
+    given = {reading.reason for reading in unknown}
+    return next(standing for reason, standing in _STANDINGS.items() if reason in given)

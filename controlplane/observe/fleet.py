@@ -92,12 +92,15 @@ def targets(up: Sequence[prometheus.Sample], scraped: Sequence[prometheus.Sample
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """The targets of one service: its nodes by name, and what else is scraped for it, by job."""
+    """The targets of one service: its nodes by name, and what else is scraped for it.
+
+    `others` are by job and node, None for a target that names no node, as a gateway: of a fleet of thousands every
+    node is looked up once per signal.
+    """
 
     service: services.Service
     nodes: Mapping[str, Target]
-    others: Mapping[str, Sequence[Target]]
-    node_label: str
+    others: Mapping[tuple[str, str | None], Sequence[Target]]
 
     def behind(self, source: str, node: str | None) -> Sequence[Target]:
         """Return the targets a number comes from: the nodes (`source` empty), or those of a job.
@@ -107,24 +110,25 @@ class Nodes:
         """
         if not source:
             return list(self.nodes.values()) if node is None else [self.nodes[node]]
-        found = self.others.get(source, ())
-        return [t for t in found if node is None or t.labels.get(self.node_label, node) == node]
+        if node is None:
+            return [target for (job, _), found in self.others.items() if job == source for target in found]
+        return [*self.others.get((source, node), ()), *self.others.get((source, None), ())]
 
 
 def sort(service: services.Service, queries: promql.EngineQueries, found: Iterable[Target]) -> Nodes:
     """Tell a service's nodes from its gateways and exporters."""
     nodes: dict[str, Target] = {}
-    others: dict[str, list[Target]] = {}
+    others: dict[tuple[str, str | None], list[Target]] = {}
     for target in found:
         name = target.labels.get(queries.node_label, "")
         if target.job in queries.other_jobs:
-            others.setdefault(target.job, []).append(target)
+            others.setdefault((target.job, target.labels.get(queries.node_label)), []).append(target)
         elif name and queries.job in {"", target.job}:
             known = nodes.get(name)
             # A node that moved to another address is two targets for a while: the newest scrape is the node.
             if known is None or (target.scraped_at, target.is_up) > (known.scraped_at, known.is_up):
                 nodes[name] = target
-    return Nodes(service, nodes, others, queries.node_label)
+    return Nodes(service, nodes, others)
 
 
 def is_up(target: Target, fresh_seconds: float) -> sig.Reading:
@@ -132,6 +136,12 @@ def is_up(target: Target, fresh_seconds: float) -> sig.Reading:
     if target.age_seconds > fresh_seconds:
         return _stale(target)
     return sig.Value(1.0 if target.is_up else 0.0, target.at)
+
+
+def is_trusted(behind: Sequence[Target], fresh_seconds: float) -> bool:
+    """Say whether a finite number from these targets would be a value. See the module's rule."""
+    is_fresh = all(target.age_seconds <= fresh_seconds for target in behind)
+    return is_fresh and any(target.is_up for target in behind)
 
 
 def judge(value: float | None, behind: Sequence[Target], fresh_seconds: float) -> sig.Reading:

@@ -74,7 +74,7 @@ def presence(
 def _is_trusted(there: fleet.Nodes, source: str, node: str | None, fresh_seconds: float) -> bool:
     if not source and node is not None and node not in there.nodes:
         return False
-    return isinstance(fleet.judge(0.0, there.behind(source, node), fresh_seconds), sig.Value)
+    return fleet.is_trusted(there.behind(source, node), fresh_seconds)
 
 
 def assemble(

@@ -4,7 +4,8 @@
 missing data and never takes longer than its deadline: what is not known in time is unknown, and says why.
 
 Concurrency: async. Queries run side by side in the bounded executor of the client. `up` is asked first; a store
-that does not answer that is not asked for the rest. Times of values are scrape instants by the store's clock.
+that does not answer that is not asked for the rest. Answers are put together in a thread: for a thousand nodes that
+takes seconds, in which leases must be renewed. Times of values are scrape instants by the store's clock.
 """
 
 import asyncio
@@ -70,10 +71,7 @@ class PrometheusReader:
         asked = [one for one in self._questions if _is_scraped(one, nodes)]
         calls = {number: self._client.instant(one.query) for number, one in enumerate(asked)}
         answers = await self._gather(calls, until)
-        board = _Board(asked, answers, nodes)
-        return windows.FleetView(
-            self._clock.now(), {name: self._service_view(board, nodes[name]) for name in self._services}
-        )
+        return await asyncio.to_thread(self._view, _Board(asked, answers, nodes), nodes, self._clock.now())
 
     async def read_window(self, service: str, signals: Sequence[str], start: datetime, end: datetime) -> windows.Window:
         """Return the named signals between two instants, per node and for the service.
@@ -97,7 +95,8 @@ class PrometheusReader:
         asked = asking.questions([one], self._profiles, self._catalogue, window=self._window, only=wanted)
         calls = {n: self._client.between(q.query, *span) for n, q in enumerate(asked)}
         answers = await self._gather(calls, until)
-        return past.assemble(one, span, presence, list(zip(asked, answers.values(), strict=True)), unknown)
+        said = list(zip(asked, answers.values(), strict=True))
+        return await asyncio.to_thread(past.assemble, one, span, presence, said, unknown)
 
     def _span(self, start: datetime, end: datetime) -> past.Span:
         """Return whole seconds whose last point is the newest one; the step grows with the length asked for."""
@@ -136,7 +135,7 @@ class PrometheusReader:
         }
         answers = await self._gather(calls, until)
         queries = self._profiles[one.profile].queries
-        return past.presence(one, queries, _known(answers["up"]), _known(answers["time"]))
+        return await asyncio.to_thread(past.presence, one, queries, _known(answers["up"]), _known(answers["time"]))
 
     async def _gather(
         self, calls: Mapping[_Key, Coroutine[object, object, _Answer]], until: float
@@ -162,6 +161,9 @@ class PrometheusReader:
         if isinstance(error, errors.DsctlError):
             return sig.Unknown(sig.UnknownReason.SOURCE_UNREACHABLE, str(error))
         raise error
+
+    def _view(self, board: "_Board", nodes: Mapping[str, fleet.Nodes], at: datetime) -> windows.FleetView:
+        return windows.FleetView(at, {name: self._service_view(board, nodes[name]) for name in self._services})
 
     def _service_view(self, board: "_Board", nodes: fleet.Nodes) -> windows.ServiceView:
         name = nodes.service.name

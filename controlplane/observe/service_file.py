@@ -46,6 +46,8 @@ class _Thresholds(pydantic.BaseModel):
     gpu_memory_used_ratio: Ratio = _THRESHOLDS.gpu_memory_used_ratio
     cpu_usage_ratio: Ratio = _THRESHOLDS.cpu_usage_ratio
     gateway_load_ratio: Ratio = _THRESHOLDS.gateway_load_ratio
+    # The ladder divides by it: at 0 a single refusal would be endless pressure.
+    premium_rejected_ratio: Annotated[float, pydantic.Field(gt=0, le=1)] = _THRESHOLDS.premium_rejected_ratio
     cache_wrong_ratio: Ratio = _THRESHOLDS.cache_wrong_ratio
     cache_hit_drop_ratio: Ratio = _THRESHOLDS.cache_hit_drop_ratio
 

@@ -4,7 +4,7 @@ Implements `ports.AlertStore` for intake and the tick. Never interprets an alert
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,19 +13,29 @@ from controlplane.domain import alerting, ports
 from controlplane.store import codec, tables, upserts
 from controlplane.store import database as db
 
+# A "firing" about an episode that ended this long ago is no late delivery: Prometheus lost sight of Alertmanager, which
+# gave the alert up, and now sends it again with its old start. Retries and the replicas of one Alertmanager are faster.
+_COMEBACK_SECONDS = 300.0
+# Longer than any usual repeat_interval: 4 h in Alertmanager and Grafana, 1 h in our own configuration.
+DEFAULT_MAX_AGE_SECONDS = 86_400.0
+
 
 class AlertRepository:
-    """Alerts in the database."""
+    """Alerts in the database. One that was not announced again for `max_age_seconds` does not fire any more."""
 
-    def __init__(self, database: db.Database, clock: ports.Clock) -> None:
+    def __init__(
+        self, database: db.Database, clock: ports.Clock, max_age_seconds: float = DEFAULT_MAX_AGE_SECONDS
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._max_age = timedelta(seconds=max_age_seconds)
 
     async def store(self, notification: alerting.Notification) -> bool:
         """Keep a notification and move its alerts forward, in one commit; False when it was stored before.
 
         An alert moves only forward: a notice about an earlier episode changes nothing, and neither does a late
-        "firing" about an episode that has ended. Raises OverloadedError.
+        "firing" about an episode that has just ended. A repeat says that what fired still does. Raises
+        OverloadedError.
         """
         # Encoded here and not in the unit of work: the one writer thread should not do what callers can.
         now = self._clock.now()
@@ -36,35 +46,40 @@ class AlertRepository:
             # RETURNING and not the row count, which PostgreSQL's driver does not give for inserts.
             key = tables.NOTIFICATION.c.idempotency_key
             insert = upserts.insert_if_absent(connection, tables.NOTIFICATION).returning(key)
-            if connection.execute(insert, heading).first() is None:
-                return False
+            is_new = connection.execute(insert, heading).first() is not None
             if rows:
-                connection.execute(_move_forward(connection), rows)
-            return True
+                connection.execute(_move_forward(connection, now - timedelta(seconds=_COMEBACK_SECONDS)), rows)
+            return is_new
 
         return await self._database.write(work)
 
-    async def active(self, *, received_since: datetime | None = None) -> Sequence[alerting.Alert]:
+    async def active(self) -> Sequence[alerting.Alert]:
         """Return the alerts whose newest notice says firing, oldest episode first.
 
-        With `received_since`, only those that were announced again since then: Alertmanager repeats what fires.
+        Alertmanager repeats what fires. A "resolved" may be lost for good, when it is restarted for example; without
+        an end of our own such an alert would keep its incident open, and people paged, for ever.
         """
         query = (
             sa.select(tables.ALERT.c.document)
-            .where(tables.ALERT.c.status == alerting.AlertStatus.FIRING)
+            .where(
+                tables.ALERT.c.status == alerting.AlertStatus.FIRING,
+                tables.ALERT.c.received_at >= self._clock.now() - self._max_age,
+            )
             .order_by(tables.ALERT.c.starts_at, tables.ALERT.c.source, tables.ALERT.c.fingerprint)
         )
-        if received_since is not None:
-            query = query.where(tables.ALERT.c.received_at >= received_since)
-        documents = await self._database.read(lambda connection: connection.execute(query).scalars().all())
-        return tuple(codec.from_json(alerting.Alert, one) for one in documents)
+        # Decoded by the reading thread: thousands of alerts would hold up everybody else on the event loop.
+        return await self._database.read(
+            lambda connection: tuple(
+                codec.from_json(alerting.Alert, one) for one in connection.execute(query).scalars()
+            )
+        )
 
 
-def _move_forward(connection: sa.Connection) -> sa.Insert:
+def _move_forward(connection: sa.Connection, long_ago: datetime) -> sa.Insert:
     """Return the upsert that keeps the newer of the stored and the arriving notice.
 
-    Newer is a later start; within one episode the end wins. "firing" sorts before "resolved", which makes the
-    comparison of the two words that rule.
+    Newer is a later start; within one episode the end wins, unless it came before `long_ago`. "firing" sorts before
+    "resolved", which makes the comparison of the two words that rule.
     """
     alert = tables.ALERT
     return upserts.insert_or_update(
@@ -72,7 +87,10 @@ def _move_forward(connection: sa.Connection) -> sa.Insert:
         alert,
         when=lambda new: sa.or_(
             new.starts_at > alert.c.starts_at,
-            sa.and_(new.starts_at == alert.c.starts_at, new.status >= alert.c.status),
+            sa.and_(
+                new.starts_at == alert.c.starts_at,
+                sa.or_(new.status >= alert.c.status, alert.c.received_at < long_ago),
+            ),
         ),
     )
 

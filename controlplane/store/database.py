@@ -30,6 +30,17 @@ Work = Callable[[sa.Connection], T]
 # A write that the database has not answered for this long is reported as not done; its caller may try again.
 _BLOCKING_SECONDS = 30.0
 
+# A server that hangs, or a network that swallows packets, must not hold a thread for the quarter of an hour that TCP
+# would wait: our transactions take milliseconds. Whatever is cut off is rolled back, and its caller may try again.
+_POSTGRES_LIMITS = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "options": "-c statement_timeout=20s -c lock_timeout=10s -c idle_in_transaction_session_timeout=30s",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class DatabaseSettings:
@@ -66,7 +77,7 @@ class Database:
 
     def _open_postgres(self, url: sa.URL, settings: DatabaseSettings) -> None:
         self._write_engine = sa.create_engine(
-            url, pool_size=settings.pool_size, max_overflow=2, pool_pre_ping=True, connect_args={"connect_timeout": 5}
+            url, pool_size=settings.pool_size, max_overflow=2, pool_pre_ping=True, connect_args=dict(_POSTGRES_LIMITS)
         )
         self._read_engine = self._write_engine
         self._readers = _BoundedPool("dsctl-reader", settings.num_readers, settings.max_queue)

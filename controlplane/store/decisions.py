@@ -26,8 +26,9 @@ class DecisionRepository:
     async def record(self, decision: outcomes.Decision) -> None:
         """Append one decision.
 
-        The tick repeats itself every few seconds while nothing changes. When the newest decision of the incident
-        says the same, that row moves to the new id, time and numbers instead of a second one being stored.
+        The tick repeats itself every few seconds while nothing changes but the numbers ("4 min left"). When the newest
+        decision of the incident is the same refusal, by the same gate, that row moves to the new id, time, sentence
+        and numbers instead of a second one being stored.
         """
         row = _row(decision)
 
@@ -60,10 +61,17 @@ def _find_repeated(connection: sa.Connection, decision: outcomes.Decision) -> st
         .order_by(_DECISION.c.at.desc(), _DECISION.c.id.desc())
         .limit(1)
     ).first()
-    said = ("outcome", "sentence", "policy", "runbook", "target")
+    said = ("outcome", "policy", "runbook", "target")
     if newest is None or any(getattr(newest, one) != getattr(decision, one) for one in said):
         return None
-    return str(newest.id)
+    return str(newest.id) if _is_same_refusal(newest, decision) else None
+
+
+def _is_same_refusal(newest: sa.Row[Any], decision: outcomes.Decision) -> bool:
+    """Compare the gate that refused, which was asked last; what decide holds back has no gate, only its sentence."""
+    if not newest.answers or not decision.answers:
+        return bool(newest.sentence == decision.sentence)
+    return bool(newest.answers[-1]["gate"] == decision.answers[-1].gate)
 
 
 def _row(decision: outcomes.Decision) -> dict[str, Any]:

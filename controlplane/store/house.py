@@ -27,7 +27,12 @@ class House:
         self.database.close()
 
 
-def open_house(settings: db.DatabaseSettings, clock: ports.Clock) -> House:
+def open_house(
+    settings: db.DatabaseSettings,
+    clock: ports.Clock,
+    *,
+    alert_max_age_seconds: float = alerts.DEFAULT_MAX_AGE_SECONDS,
+) -> House:
     """Open the database, bring its schema up to date, and return the repositories; blocking.
 
     Raises ConflictError when another process holds the SQLite file, GiveUpError when a newer dsctl changed the
@@ -41,7 +46,7 @@ def open_house(settings: db.DatabaseSettings, clock: ports.Clock) -> House:
         raise
     return House(
         database=database,
-        alerts=alerts.AlertRepository(database, clock),
+        alerts=alerts.AlertRepository(database, clock, alert_max_age_seconds),
         incidents=incidents.IncidentRepository(database, clock),
         runs=runs.RunRepository(database),
         decisions=decisions.DecisionRepository(database),

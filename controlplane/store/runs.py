@@ -37,19 +37,21 @@ class RunRepository:
         service: str | None = None,
         state: str | None = None,
         incident_id: str | None = None,
-        since: datetime | None = None,
+        runbook: str | None = None,
+        dedup_key: str | None = None,
+        ended_since: datetime | None = None,
         limit: int = 100,
     ) -> Sequence[runs.Run]:
-        """Return runs, newest first; `since` compares with the time of submission."""
+        """Return runs, newest first. Building a run from its row costs 0.4 ms on the event loop: ask narrowly."""
         query = _query()
-        if service is not None:
-            query = query.where(_RUN.c.service == service)
+        wanted = {"service": service, "incident_id": incident_id, "runbook": runbook, "dedup_key": dedup_key}
+        for column, value in wanted.items():
+            if value is not None:
+                query = query.where(_RUN.c[column] == value)
         if state is not None:
             query = query.where(_RUN.c.state.in_(_states(state)))
-        if incident_id is not None:
-            query = query.where(_RUN.c.incident_id == incident_id)
-        if since is not None:
-            query = query.where(_RUN.c.created_at >= since)
+        if ended_since is not None:
+            query = query.where(_RUN.c.ended_at >= ended_since)
         return await self._select(query.order_by(_RUN.c.created_at.desc(), _RUN.c.id.desc()).limit(limit))
 
     async def events(self, run_id: str) -> Sequence[runs.RunEvent]:

@@ -1,6 +1,6 @@
 """Brings a database to the schema this version needs, once, at start.
 
-Called by `house` and by `dsctl db`. Blocking. The migrations lie in this package, so that the wheel carries them.
+Called by `house`. Blocking. The migrations lie in this package, so that the wheel carries them.
 Never goes back: a database that a newer version has changed is refused.
 """
 
@@ -38,6 +38,9 @@ def newest_revision() -> str:
 
 def _upgrade(connection: sa.Connection) -> None:
     if connection.dialect.name == "postgresql":
+        # Another replica may migrate for longer than any other statement may take.
+        connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
+        connection.execute(sa.text("SET LOCAL lock_timeout = 0"))
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
     settings = _make_config()
     _refuse_newer(revision(connection), script.ScriptDirectory.from_config(settings))

@@ -176,6 +176,7 @@ RUN = sa.Table(
     sa.Column("sentence", sa.String, nullable=False),
     sa.Index("ix_run_state_wake_at", "state", "wake_at"),
     sa.Index("ix_run_service_created_at", "service", "created_at"),
+    sa.Index("ix_run_runbook_ended_at", "runbook", "ended_at"),
 )
 # The limit per target is an index: a race for a target ends in a refused insert, never in two runs.
 sa.Index(

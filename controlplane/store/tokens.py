@@ -1,6 +1,6 @@
 """API tokens: who may call, in which role. Only a hash is stored; the token itself is shown once.
 
-Called by the API's authentication and by `dsctl token`. Async; the work runs in `database`. A token carries 256
+Called by the API's authentication and its token routes. Async; the work runs in `database`. A token carries 256
 random bits, so a plain SHA-256 is enough: there is nothing to guess, and no slow hash to pay on every request.
 """
 
@@ -107,7 +107,7 @@ class TokenRepository:
         )
         num_revoked = await self._database.write(lambda connection: connection.execute(revoke).rowcount)
         if num_revoked == 0:
-            raise errors.NotFoundError(f"there is no live token named {name!r}; list them with: dsctl token list")
+            raise errors.NotFoundError(f"there is no live token named {name!r}; list them with: dsctl auth token list")
 
     async def _touch(self, digest: str, now: datetime) -> None:
         touch = _TOKEN.update().where(_TOKEN.c.sha256 == digest).values(last_used_at=now)

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -34,6 +36,31 @@ class CountedDecisions:
     async def find(self, *, incident_id: str | None = None, limit: int = 100) -> Sequence[outcomes.Decision]:
         """Return decisions, newest first."""
         return await self.store.find(incident_id=incident_id, limit=limit)
+
+
+class ThreadBench:
+    """Implements the `Bench` port with a bounded executor that its owner shuts down.
+
+    A thread cannot be stopped: work that is late is left to end by itself, and until it has, no more of its name begins.
+    """
+
+    def __init__(self, executor: Executor, seconds: float) -> None:
+        self._executor = executor
+        self._seconds = seconds
+        self._begun: dict[str, Future[Any]] = {}
+
+    async def run(self, name: str, work: Callable[[], ports.Result]) -> ports.Result:
+        """Return what `work` returns; raises RetryLaterError when it takes too long."""
+        earlier = self._begun.get(name)
+        if earlier is not None and not earlier.done():
+            raise errors.RetryLaterError(f"{name} is still busy with what it was asked before; it is asked again later")
+        future = self._executor.submit(work)
+        self._begun[name] = future
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await asyncio.wrap_future(future)
+        except TimeoutError as error:
+            raise errors.RetryLaterError(f"{name} gave no answer within {self._seconds:g} s") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from actions import api as actions
+from actions.local import definitions
 from controlplane import settings
 from controlplane.domain import errors, policies, services
 from controlplane.engine import config as policy_files
@@ -47,7 +48,7 @@ def load(chosen: settings.Settings, available: Mapping[str, actions.Action]) -> 
     catalogue = catalogues.load()
     search = (chosen.profiles_dir,) if chosen.profiles_dir else ()
     managed = service_file.load(chosen.services_file, profiles=profiles.names(search))
-    _check_gateways(chosen, managed)
+    _check_per_service(chosen, managed)
     words = checks.Vocabulary(available, set(catalogue))
     runbooks = library.load(words, user=chosen.runbooks_dir)
     known = policy_files.Known(
@@ -63,15 +64,19 @@ def load(chosen: settings.Settings, available: Mapping[str, actions.Action]) -> 
     )
 
 
-def _check_gateways(chosen: settings.Settings, managed: tuple[services.Service, ...]) -> None:
-    """A gateway of a service nobody manages is a slip of the pen that would surface in the middle of an incident."""
+def _check_per_service(chosen: settings.Settings, managed: tuple[services.Service, ...]) -> None:
+    """Refuse now what would surface in the middle of an incident: a service nobody manages, a fleet nobody can read."""
     names = {one.name for one in managed}
-    for service in chosen.gateways:
-        if service not in names:
-            known = ", ".join(sorted(names))
-            raise errors.InvalidInputError(
-                f"service {service!r} is not in {chosen.services_file}; known are {known}", place=f"gateways.{service}"
-            )
+    for group, given in (("gateways", chosen.gateways), ("local_fleets", chosen.local_fleets)):
+        for service in given:
+            if service not in names:
+                known = ", ".join(sorted(names))
+                raise errors.InvalidInputError(
+                    f"service {service!r} is not in {chosen.services_file}; known are {known}",
+                    place=f"{group}.{service}",
+                )
+    for local in chosen.local_fleets.values():
+        definitions.read(local.folder)
 
 
 def _policy_texts(folder: Path | None) -> Mapping[str, str]:

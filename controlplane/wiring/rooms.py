@@ -6,6 +6,7 @@ is closed here by passing small functions that look up the later part when they 
 
 import dataclasses
 import functools
+import platform
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -16,15 +17,19 @@ import structlog
 
 from actions import clients
 from actions import registry as action_registry
+from actions.local import fleet as local
 from actions.node import admin as node_admin
 from actions.node import client as admin_client
+from actions.node import data as node_data
 from actions.node import directory
 from actions.traffic import admin as gateway_admin
+from actions.traffic import levels
 from alerts import alertmanager, intake, notify, silences
+from controlplane import clock as system_clock
 from controlplane import expressions, schedule, settings, telemetry
 from controlplane.api import house
 from controlplane.domain import errors, plans, ports, remediation, ticks, windows
-from controlplane.engine import dispatch, facts, handle, look, recheck, tick, verification
+from controlplane.engine import climb, dispatch, facts, handle, look, recheck, tick, verification
 from controlplane.observe import prometheus, reader
 from controlplane.runs import config as run_config
 from controlplane.runs import engine as run_engine
@@ -33,8 +38,10 @@ from controlplane.runs.language import library
 from controlplane.store import house as stores
 from controlplane.store import retention
 from controlplane.wiring import adapters, files
-from detectors import level_shift
+from detectors import hang, isolation_forest, level_shift
 
+# The replica's name on a machine that has none.
+_NAMELESS = "dsctl"
 # The name of the setting, for messages that say what to correct.
 _NODE_SETTING = "node_admin.token_file"
 
@@ -52,12 +59,13 @@ class CurrentView:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Everything that reaches nodes and gateways; `admin` are the connection pools to close."""
+    """Everything that reaches nodes and gateways; `pools` are the connection pools to close."""
 
-    admin: Sequence[admin_client.AdminClient]
+    pools: Sequence[admin_client.AdminClient | node_data.NodeData]
     view: CurrentView
     where: directory.FleetDirectory
     actions: action_registry.Registry
+    rungs: levels.SetRung
 
     @classmethod
     def build(cls, chosen: settings.Settings) -> Self:
@@ -70,10 +78,22 @@ class Targets:
             service: admin_client.AdminClient(token=one.reveal() or "", token_setting=f"gateways.{service}.token_file")
             for service, one in chosen.gateways.items()
         }
+        data, time = node_data.NodeData(chosen.node_api.reveal() or ""), system_clock.SystemClock()
         targets = clients.Clients(
-            where, node_admin.NodeAdmin(to_nodes, where), gateway_admin.GatewayAdmin(to_gateways, where)
+            where,
+            node_admin.NodeAdmin(to_nodes, where),
+            gateway_admin.GatewayAdmin(to_gateways, where),
+            data,
+            time,
+            {name: local.LocalFleet(name, one.folder, time) for name, one in chosen.local_fleets.items()},
         )
-        return cls((to_nodes, *to_gateways.values()), view, where, action_registry.build(targets))
+        return cls(
+            (to_nodes, *to_gateways.values(), data),
+            view,
+            where,
+            action_registry.build(targets),
+            levels.SetRung(targets),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +105,7 @@ class World:
     targets: Targets
     http: httpx.AsyncClient
     executor: Executor
+    bench: ports.Bench
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +172,7 @@ class _Builder:
         async def follow_up(plan: plans.Plan, runbook: str, dedup_key: str) -> str:
             if door is None:
                 raise errors.RetryLaterError("the control plane is still starting")
-            return await _follow_up(door, plan, runbook, dedup_key)
+            return await _follow_up(door, self._world.store.runs, plan, runbook, dedup_key)
 
         engine = self._engine(follow_up, on_ended)
         door = self._door(engine)
@@ -174,7 +195,10 @@ class _Builder:
             follow_up=follow_up,
             on_ended=on_ended,
         )
-        paced = run_config.RunSettings(lease_seconds=self._settings.lease_ttl_seconds)
+        paced = run_config.RunSettings(
+            replica_name=self._settings.replica_name or platform.node() or _NAMELESS,
+            lease_seconds=self._settings.lease_ttl_seconds,
+        )
         return run_engine.RunEngine(self._world.store.database, asked, paced, self._fail)
 
     def _door(self, engine: run_engine.RunEngine) -> dispatch.Dispatch:
@@ -204,14 +228,23 @@ class _Builder:
             conditions=expressions.Conditions(),
             services=self._managed,
             policies=self._content.policies,
+            climber=climb.Climber(self._world.targets.rungs, store.automation, store.runs, self._world.clock),
         )
-        eyes = look.Eyes(self._reader, store.alerts, (level_shift.LevelShift(),), self._managed)
+        eyes = look.Eyes(self._reader, store.alerts, self._detectors(), self._managed, self._world.bench)
         pace = handle.Pace(
             quiet_seconds=self._settings.incident_quiet_seconds,
             grace_seconds=self._settings.resolve_grace_seconds,
         )
         self._leadership = schedule.Leadership(self._world.clock, self._settings.lease_ttl_seconds)
         return tick.Tick(eyes=eyes, hands=hands, pace=pace, clock=self._world.clock, is_leader=self._leadership.is_held)
+
+    def _detectors(self) -> tuple[ports.Detector, ...]:
+        rate_seconds = self._settings.query_window_seconds
+        return (
+            level_shift.LevelShift(),
+            isolation_forest.IsolationForest(self._settings.detectors.false_alarms_per_day, rate_seconds),
+            hang.Hang(rate_seconds),
+        )
 
     def _loop(self, engine: run_engine.RunEngine, body: tick.Tick, ended: "_EndedRuns") -> schedule.Loop:
         store, clock = self._world.store, self._world.clock
@@ -221,11 +254,15 @@ class _Builder:
             self._telemetry.unclosed_incidents(await store.incidents.unclosed())
             await ended.tell()
 
+        async def watch() -> None:
+            await body.watch()
+            await ended.tell()
+
         async def sweep() -> int:
             return await retention.sweep(store.database, clock, keep_days=self._settings.retention_days)
 
         return schedule.Loop(
-            schedule.Work(body, engine.lead, after_tick, sweep),
+            schedule.Work(body, engine.lead, after_tick, watch, sweep),
             self._leadership,
             clock,
             tick_seconds=self._settings.tick_seconds,
@@ -277,13 +314,22 @@ class _EndedRuns:
                 self._log.warning("run_not_counted", run=run_id, reason=str(error))
 
 
-async def _follow_up(door: remediation.Remediator, plan: plans.Plan, runbook: str, dedup_key: str) -> str:
-    """Submit the runbook that follows a failed plan, on the same target, through the same guard."""
+async def _follow_up(
+    door: remediation.Remediator, stored: ports.RunStore, plan: plans.Plan, runbook: str, dedup_key: str
+) -> str:
+    """Submit the runbook that follows a failed plan, on the same target, through the same guard.
+
+    One whose submission was stored and not noted, before a crash, is found by its key: the guard would refuse it
+    because it is in flight.
+    """
+    if found := await stored.find(dedup_key=dedup_key, limit=1):
+        return found[0].id
     request = dataclasses.replace(
         plan.request,
         runbook=runbook,
         inputs={},
         dedup_key=dedup_key,
+        is_follow_up=True,
         reason=f"follows {plan.request.runbook}, which failed",
     )
     answer = await door.remediate(request)

@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from actions import api, clients, registry
-from actions.node import client, directory
+from actions.node import client, data, directory
+from controlplane import clock
 from controlplane.domain import errors, outcomes
 from tests.support import action_house, nodes, prometheus
 
@@ -56,8 +57,10 @@ async def house(processes: tuple[nodes.Started, nodes.Started]) -> AsyncGenerato
     node, gateway = processes
     where = directory.StaticDirectory({"chat": {"node-1": node.url}}, {"chat": gateway.url})
     async with client.AdminClient(token=nodes.ADMIN_TOKEN, token_setting="T") as http:
-        targets = action_house.connect(http, where)
+        data_api = data.NodeData(nodes.API_KEY)
+        targets = action_house.connect(http, where, data_api, clock.SystemClock())
         yield House(targets, registry.build(targets, offered=()), node.url)
+        await data_api.aclose()
 
 
 async def test_warm_then_flush(house: House) -> None:

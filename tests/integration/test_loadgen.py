@@ -5,13 +5,14 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from controlplane.scenarios import loadplan
+from controlplane import clock
+from controlplane.scenarios import loadplan, stories
 from controlplane.scenarios import samples as smp
 
 pytestmark = pytest.mark.integration
@@ -19,10 +20,11 @@ PROMPTS = ("red", "green", "blue")
 
 
 class Gateway(http.server.BaseHTTPRequestHandler):
-    """Answers each prompt with its length; lies about one prompt unless the cache is bypassed; fails for another."""
+    """Answers each prompt with its length; lies about one unless the cache is bypassed, fails for another, sheds batch."""
 
     protocol_version = "HTTP/1.1"
     bypassed: ClassVar[list[str]] = []
+    levels: ClassVar[list[str]] = []
     lies_about: ClassVar[str] = ""
     fails_for: ClassVar[str] = ""
 
@@ -33,13 +35,19 @@ class Gateway(http.server.BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         prompt, is_bypass = body["prompt"], self.headers.get("Cache-Control") == "no-cache"
         assert (body["model"], body["temperature"], body["max_tokens"]) == ("tiny", 0, 4)
+        level = self.headers["Authorization"].removeprefix("Bearer key-of-")
+        self.levels.append(level)
+        if level == "batch":
+            self._send(429, {"error": {"message": "shed"}})
+            return
         if is_bypass:
             self.bypassed.append(prompt)
         elif prompt == self.fails_for:
             self._send(503, {"error": {"message": "draining"}})
             return
         text = "lie" if prompt == self.lies_about and not is_bypass else str(len(prompt))
-        self._send(200, {"choices": [{"text": text}]})
+        choice = {"text": text, "finish_reason": "length"}
+        self._send(200, {"choices": [choice], "usage": {"completion_tokens": 4}})
 
     def _send(self, status: int, document: object) -> None:
         content = json.dumps(document).encode()
@@ -53,11 +61,19 @@ class Gateway(http.server.BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """Says nothing of connections that a client left behind."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Keep quiet."""
+
+
 @pytest.fixture
 def url() -> Iterator[str]:
     """The address of a gateway that lies about green and fails for blue."""
+    Gateway.levels = []
     Gateway.bypassed, Gateway.lies_about, Gateway.fails_for = [], "green", "blue"
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gateway)
+    server = Server(("127.0.0.1", 0), Gateway)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -66,21 +82,46 @@ def url() -> Iterator[str]:
     thread.join()
 
 
-def run(url: str, folder: Path, **changes: object) -> tuple[subprocess.CompletedProcess[str], list[smp.Sample]]:
-    """Run the generator to its end, and return what it wrote."""
+def start(
+    url: str, folder: Path, extra_rates: dict[smp.Level, float] | None = None, **changes: object
+) -> tuple[list[str], Path]:
+    """Write the plan, and return the command and where the traffic is said."""
+    rates: dict[smp.Level, float] = {"standard": 15, **(extra_rates or {})}
     plan = {
         "gateway_url": url,
+        "api_keys": {level: f"key-of-{level}" for level in rates},
         "prompts": PROMPTS,
         "max_tokens": 4,
-        "rate_per_second": 15,
-        "users": 3,
+        "traffic_path": str(folder / "traffic.json"),
         "seconds": 4,
         "samples_path": str(folder / "samples.jsonl"),
         **changes,
     }
+    loadplan.write_traffic(folder / "traffic.json", traffic(rates))
     path = folder / "plan.json"
     path.write_text(json.dumps(plan), encoding="utf-8")
-    command = [sys.executable, "-m", "controlplane.scenarios.loadgen", str(path)]
+    return [sys.executable, "-m", "controlplane.scenarios.loadgen", str(path)], folder / "traffic.json"
+
+
+def traffic(rates: dict[smp.Level, float]) -> stories.Traffic:
+    """Return traffic of these requests per second."""
+    return stories.Traffic(levels={level: stories.Stream(rate=rate, max_tokens=4) for level, rate in rates.items()})
+
+
+def wait_for(claim: Callable[[], bool]) -> None:
+    """Wait until it holds; a busy machine takes its time."""
+    time = clock.SystemClock()
+    give_up = time.monotonic() + 60
+    while not claim():
+        assert time.monotonic() < give_up
+        threading.Event().wait(0.05)
+
+
+def run(
+    url: str, folder: Path, extra_rates: dict[smp.Level, float] | None = None, **changes: object
+) -> tuple[subprocess.CompletedProcess[str], list[smp.Sample]]:
+    """Run the generator to its end, and return what it wrote."""
+    command, _ = start(url, folder, extra_rates, **changes)
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     samples = folder / "samples.jsonl"
     lines = samples.read_text(encoding="utf-8").splitlines() if samples.exists() else []
@@ -102,6 +143,27 @@ def test_the_rate_is_kept_for_the_time_asked_for(url: str, tmp_path: Path):
     _, samples = run(url, tmp_path)
     assert 25 <= len(samples) <= 75
     assert max(s.at for s in samples) - min(s.at for s in samples) <= 6
+
+
+def test_each_level_has_its_own_key_and_rate(url: str, tmp_path: Path):
+    """Samples say whose they are, and one level's refusals are not another's."""
+    _, samples = run(url, tmp_path, {"batch": 30})
+    num = {level: sum(sample.level == level for sample in samples) for level in ("standard", "batch")}
+    assert num["batch"] > 1.5 * num["standard"]
+    assert {sample.code for sample in samples if sample.level == "batch"} == {429}
+    assert 429 not in {sample.code for sample in samples if sample.level == "standard"}
+
+
+def test_a_change_of_the_traffic_is_taken_up(url: str, tmp_path: Path):
+    """The story's surge begins while the generator runs; a level that sent nothing joins in."""
+    command, path = start(url, tmp_path, {"premium": 0.1}, seconds=60)
+    with subprocess.Popen(command) as running:
+        try:
+            wait_for(lambda: "standard" in Gateway.levels)
+            loadplan.write_traffic(path, traffic({"premium": 50}))
+            wait_for(lambda: Gateway.levels[-20:] == ["premium"] * 20)
+        finally:
+            running.kill()
 
 
 def test_the_number_of_requests_is_bounded(url: str, tmp_path: Path):

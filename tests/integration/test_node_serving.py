@@ -185,7 +185,8 @@ def test_a_poisoned_cache_is_wrong_until_flushed(node: nodes.Started, admin: htt
     assert ask() == right
     admin.put("/faults/poison_cache", json={"ttl_seconds": 1}).raise_for_status()
     assert ask() != right
-    until(lambda: audits("mismatch") > mismatches)
+    # One audit of an answer at a time: a hit that comes while the last one is still compared goes unaudited.
+    until(lambda: ask() != right and audits("mismatch") > mismatches)
     until(lambda: admin.get("/state").json()["faults"]["active"] == [])
     assert ask() != right
     flushed = admin.post("/cache/flush", json={"tier": "l1"}, headers={"Idempotency-Key": "flush-1"}).json()

@@ -59,6 +59,12 @@ def cached(name: str, **results: str) -> Mapping[str, str]:
     }
 
 
+def premium(series: Mapping[str, str]) -> Mapping[str, str]:
+    """The same series at the premium level, with the gateway's count of its arrivals."""
+    arrivals = {'dsctl_gateway_arrivals_total{service="chat",level="premium"}': "0+100x400"}
+    return {name.replace('level="s"', 'level="premium"'): text for name, text in series.items()} | arrivals
+
+
 SLOW = latency(le_0_5="0+0x400", le_1_0="0+100x400", le_2_5="0+100x400")
 SLOWER = latency(le_0_5="0+0x400", le_1_0="0+0x400", le_2_5="0+100x400")
 FAST = latency(le_0_5="0+100x400", le_1_0="0+100x400", le_2_5="0+100x400")
@@ -100,6 +106,20 @@ CASES = (
     Case("GatewayLoadHigh", "81 %", "3m", {'dsctl_gateway_load_ratio{service="chat"}': "0.81+0x40"}, fires=True,
          labels='service="chat",severity="warning"'),
     Case("GatewayLoadHigh", "exactly 80 %", "5m", {'dsctl_gateway_load_ratio{service="chat"}': "0.8+0x40"}),
+    Case("GatewayQueueLong", "101 over two levels", "3m",
+         {'dsctl_gateway_waiting{service="chat",level="premium"}': "1+0x40",
+          'dsctl_gateway_waiting{service="chat",level="batch"}': "100+0x40"},
+         fires=True, labels='service="chat",severity="warning"'),
+    Case("GatewayQueueLong", "exactly 100", "5m", {'dsctl_gateway_waiting{service="chat",level="batch"}': "100+0x40"}),
+    Case("PremiumSlow", "P99 near 2.5 s", "3m", premium(SLOWER), fires=True,
+         labels='service="chat",severity="critical"'),
+    Case("PremiumSlow", "only the others are slow", "5m", {**SLOWER, **premium(FAST)}),
+    Case("PremiumSlow", "no premium request at all", "5m", premium({})),
+    Case("PremiumRejected", "2 % are refused", "3m", premium(answers(c200="0+98x400", c429="0+2x400")), fires=True,
+         labels='service="chat",severity="critical"'),
+    Case("PremiumRejected", "only the others are refused", "5m",
+         {**answers(c429="0+100x400"), **premium(answers(c200="0+100x400"))}),
+    Case("PremiumRejected", "no premium request at all", "5m", premium({})),
     Case("RequestsPending", "101 over two nodes", "3m", waiting("60+0x40", "41+0x40"), fires=True,
          labels='service="chat",severity="warning"'),
     Case("RequestsPending", "100 over two nodes", "5m", waiting("60+0x40", "40+0x40")),

@@ -4,6 +4,7 @@ import fastapi
 
 from controlplane.api import asks, guarded, house, problems, rights, wire
 from controlplane.api.rights import Right
+from controlplane.domain import errors
 
 
 async def get_automation(home: guarded.House) -> wire.Automation:
@@ -42,6 +43,8 @@ async def whoami(who: guarded.Principal) -> wire.Whoami:
 
 async def create_token(home: guarded.House, body: asks.TokenRequest) -> wire.NewToken:
     """Make a token. Its secret is in this answer and nowhere else."""
+    if body.expires_at is not None and body.expires_at <= home.clock.now():
+        raise errors.InvalidInputError("is over already; give a time to come, or none", place="expires_at")
     secret = await home.tokens.create(body.name, body.role, expires_at=body.expires_at)
     return wire.NewToken(name=body.name, role=body.role, token=secret)
 

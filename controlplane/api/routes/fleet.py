@@ -1,6 +1,5 @@
 """Routes that read: incidents, decisions, nodes, and which signals can be read at all. Handlers only."""
 
-from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import fastapi
@@ -8,7 +7,7 @@ import fastapi
 from controlplane.api import asks, guarded, wire
 from controlplane.api.rights import Right
 from controlplane.domain import errors, incidents, windows
-from controlplane.domain import signals as sig
+from controlplane.observe import coverage
 
 Limit = Annotated[int, fastapi.Query(ge=1, le=1000)]
 
@@ -68,52 +67,8 @@ async def get_node(home: guarded.House, service: str, node: str) -> wire.Node:
 async def list_signal_coverage(home: guarded.House) -> wire.Items[wire.SignalCoverage]:
     """Which signals of each service are found, stale or missing; 503 before the first look at the fleet."""
     view = _view(home.ticks.view())
-    return wire.Items(items=[row for one in view.services.values() for row in coverage(one)])
-
-
-def coverage(view: windows.ServiceView) -> list[wire.SignalCoverage]:
-    """Judge each signal of a service by its newest readings, on the nodes or, where no node has it, on the service."""
-    names = sorted({*view.signals, *(name for node in view.nodes.values() for name in node.signals)})
-    return [_judge(view.service, name, _readings(view, name)) for name in names]
-
-
-def _readings(view: windows.ServiceView, name: str) -> Mapping[str, sig.Reading]:
-    on_nodes = {node.node: node.signals[name] for node in view.nodes.values() if name in node.signals}
-    return on_nodes or {"the service": view.signals[name]}
-
-
-def _judge(service: str, name: str, readings: Mapping[str, sig.Reading]) -> wire.SignalCoverage:
-    unknown = {where: reading for where, reading in readings.items() if isinstance(reading, sig.Unknown)}
-    found = len(readings) - len(unknown)
-    detail = "; ".join(f"{where}: {reading}" for where, reading in sorted(unknown.items()))
-    return wire.SignalCoverage(
-        service=service,
-        signal=name,
-        state=_state(found, list(unknown.values())),
-        found=found,
-        expected=len(readings),
-        detail=detail,
-    )
-
-
-# What one unknown reading says about its signal; the first of these states that occurs is the most telling.
-_STATES = {
-    sig.UnknownReason.SOURCE_UNREACHABLE: wire.SignalState.UNREACHABLE,
-    sig.UnknownReason.NO_SERIES: wire.SignalState.MISSING,
-    sig.UnknownReason.NOT_FINITE: wire.SignalState.MISSING,
-    sig.UnknownReason.STALE: wire.SignalState.STALE,
-    sig.UnknownReason.TARGET_DOWN: wire.SignalState.STALE,
-    sig.UnknownReason.NOT_IN_PROFILE: wire.SignalState.UNMAPPED,
-}
-
-
-def _state(found: int, unknown: Sequence[sig.Unknown]) -> wire.SignalState:
-    if not unknown:
-        return wire.SignalState.FOUND
-    if found:
-        return wire.SignalState.PARTIAL
-    given = {reading.reason for reading in unknown}
-    return next(state for reason, state in _STATES.items() if reason in given)
+    rows = [row for one in view.services.values() for row in coverage.of(one)]
+    return wire.Items(items=[wire.SignalCoverage.model_validate(row) for row in rows])
 
 
 def _view(view: windows.FleetView | None) -> windows.FleetView:

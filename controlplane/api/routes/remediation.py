@@ -1,9 +1,6 @@
 """Routes that plan and act: dry runs, runs, their events and their cancellation. Handlers only; nothing decides here."""
 
 import asyncio
-import json
-from collections.abc import Mapping
-from datetime import timedelta
 from typing import Annotated
 
 import fastapi
@@ -12,9 +9,6 @@ from controlplane.api import asks, guarded, house, problems, wire
 from controlplane.api.rights import Right
 from controlplane.domain import errors, outcomes, plans, remediation, runs
 
-# How long an idempotency key is remembered, and how many runs of the service are looked through for it.
-_KEY_HOURS = 24
-_KEY_RUNS = 1000
 _POLL_SECONDS = 0.25
 _MAX_WAIT_SECONDS = 20.0
 
@@ -37,7 +31,8 @@ async def submit_run(
 ) -> wire.Accepted:
     """Carry out a runbook. 201 with the run; 409 when the guard refuses or the plan is not `expected_hash` any more.
 
-    With an `Idempotency-Key` the same request may be sent again for a day: it answers 200 with the first run.
+    With an `Idempotency-Key` the same request may be sent again: it answers 200 with the first run, as long as that
+    run is kept.
     """
     request = body.to_domain(who.name, f"api:{who.name}:{idempotency_key}" if idempotency_key else None)
     earlier = await _earlier_run(home, request)
@@ -45,7 +40,11 @@ async def submit_run(
         return _accept(response, earlier.id, earlier.plan, is_replay=True)
     answer = await home.remediator.remediate(request, expected_hash=body.expected_hash)
     if isinstance(answer, remediation.Refused):
-        raise problems.RefusedError(answer)
+        # What the guard saw in the way may be the run of this very request, sent twice at the same moment.
+        earlier = await _earlier_run(home, request)
+        if earlier is None:
+            raise problems.RefusedError(answer)
+        return _accept(response, earlier.id, earlier.plan, is_replay=True)
     stored = await home.runs.get(answer.run_id)
     _refuse_other_request(stored, request)  # another request with this key may have won the race
     return _accept(response, answer.run_id, stored.plan, is_replay=stored.plan.id != answer.plan.id)
@@ -55,27 +54,21 @@ async def _earlier_run(home: house.House, request: plans.PlanRequest) -> runs.Ru
     """Find the run a key has made: asked before the guard, which would refuse the repeat because the run is on."""
     if request.dedup_key is None:
         return None
-    since = home.clock.now() - timedelta(hours=_KEY_HOURS)
-    for run in await home.runs.find(since=since, limit=_KEY_RUNS):
-        if run.plan.request.dedup_key == request.dedup_key:
-            _refuse_other_request(run, request)
-            return run
-    return None
+    found = await home.runs.find(dedup_key=request.dedup_key, limit=1)
+    if not found:
+        return None
+    _refuse_other_request(found[0], request)
+    return found[0]
 
 
 def _refuse_other_request(run: runs.Run, request: plans.PlanRequest) -> None:
     """Raise ProblemError when a key comes back with another request than the one it was first sent with."""
-    if request.dedup_key is not None and _gist(run.plan.request) != _gist(request):
+    if request.dedup_key is not None and run.plan.request.asked != request.asked:
         raise problems.ProblemError(
             problems.KEY_REUSED,
             f"This Idempotency-Key made {run.id} ({run.plan.request.runbook} on {run.plan.target}); "
             "send a new key with a new request.",
         )
-
-
-def _gist(request: plans.PlanRequest) -> tuple[str, str, str, str]:
-    inputs: Mapping[str, outcomes.Json] = dict(request.inputs)
-    return request.runbook, request.service, request.node, json.dumps(inputs, sort_keys=True)
 
 
 def _accept(response: fastapi.Response, run_id: str, plan: plans.Plan, *, is_replay: bool) -> wire.Accepted:

@@ -35,9 +35,11 @@ def up(
     """Start a fleet, play the stories, and say for each whether it recovered."""
     if scenarios not in {None, "all"}:
         raise failures.usage(f"--scenarios {scenarios!r} is not known", hint="Use --scenarios all, or --only S4.")
+    names = tuple(name.strip() for name in (only or "").split(",") if name.strip())
+    if only is not None and not names:
+        raise failures.usage("--only names no story", hint="Name one as in --only S4, or leave it out to play all.")
     from controlplane.demo import run
 
-    names = tuple(name.strip() for name in (only or "").split(",") if name.strip())
     with local.translated("`dsctl demo up --help` lists the options."):
         code = run.up(only=names, mode=mode.value, keep=keep, scenarios_all=scenarios == "all")
     raise typer.Exit(code)

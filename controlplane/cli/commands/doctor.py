@@ -112,9 +112,13 @@ def _signals(http: client.Client) -> list[Check]:
     return [_service_signals(service, rows) for service, rows in sorted(by_service.items())]
 
 
+# Nothing was counted on an idle one yet, and an unmapped one is not asked for.
+_NOTHING_LACKS = frozenset({"found", "idle", "unmapped"})
+
+
 def _service_signals(service: str, rows: list[dict[str, Any]]) -> Check:
     found = [row for row in rows if row["state"] == "found"]
-    lacking = [f"{row['signal']} {row['state']}" for row in rows if row["state"] not in {"found", "unmapped"}]
+    lacking = [f"{row['signal']} {row['state']}" for row in rows if row["state"] not in _NOTHING_LACKS]
     detail = f"{len(found)} of {len(rows)} found" + (f"; {', '.join(lacking)}" if lacking else "")
     hint = "Look whether Prometheus scrapes the nodes, and whether the service's selector and profile fit them."
     state = "ok" if not lacking else "warn" if found else "fail"

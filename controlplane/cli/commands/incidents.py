@@ -8,6 +8,9 @@ from controlplane.cli import client, options, output
 
 app = typer.Typer(help="Incidents: what is wrong.", no_args_is_help=True, rich_markup_mode=None)
 
+# A row must stay one line of a wide terminal; the sentence of a closed incident has three hundred characters.
+_LINE = 90
+
 IncidentId = Annotated[str, typer.Argument(metavar="INCIDENT", help="The incident's id.")]
 
 
@@ -23,7 +26,7 @@ def list_incidents(
     query = {"service": service, "state": status, "limit": limit}
     found = client.Client(options.state_of(context)).get("/incidents", query)
     rows = [
-        [one["id"], one["fault"], _target(one), one["severity"], one["state"], one["sentence"], _age(one)]
+        [one["id"], one["fault"], _target(one), one["severity"], one["state"], _brief(one["sentence"]), _age(one)]
         for one in found["items"]
     ]
     human = output.table(["NAME", "FAULT", "TARGET", "SEVERITY", "STATE", "NOW", "AGE"], rows)
@@ -58,6 +61,11 @@ def show_timeline(context: typer.Context, incident: IncidentId, form: options.Fo
     found = client.Client(options.state_of(context)).get(f"/incidents/{client.segment(incident)}/timeline")
     human = "\n".join(output.clean(f"{entry['at'][:19]}  {entry['note']}") for entry in found["items"])
     output.show(form, found, human, [entry["at"] for entry in found["items"]])
+
+
+def _brief(sentence: str) -> str:
+    """Return the beginning of a long sentence; `get` shows all of it."""
+    return sentence if len(sentence) <= _LINE else f"{sentence[: _LINE - 1]}\u2026"
 
 
 def _target(incident: dict[str, Any]) -> str:

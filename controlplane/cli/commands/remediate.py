@@ -7,6 +7,8 @@ import typer
 from controlplane.cli import client, failures, following, options, output, state
 from controlplane.cli.commands import nodes
 
+_MAYBE_STORED = "The run may have been stored: look at `dsctl runs list` before ordering it again."
+
 
 def remediate(
     context: typer.Context,
@@ -77,8 +79,13 @@ def _submit(http: client.Client, body: dict[str, Any], plan_hash: str) -> str:
     try:
         return http.post("/runs", body | {"expected_hash": plan_hash}, key=secrets.token_hex(16))["run_id"]
     except failures.UnreachableError as error:
-        error.hint = "The run may have been stored: look at `dsctl runs list` before ordering it again."
+        error.hint = _MAYBE_STORED
         raise
+    except KeyboardInterrupt as error:
+        said = "interrupted while the run was being ordered"
+        raise failures.CliError(
+            said, exit_code=failures.Exit.INTERRUPTED, code="interrupted", hint=_MAYBE_STORED
+        ) from error
 
 
 def describe(preview: dict[str, Any]) -> str:

@@ -67,6 +67,7 @@ def nested(depth: int) -> Any:
         ({"node": "$(reboot)"}, "node"),
         ({"node": "-rf"}, "node"),
         ({"reason": "bell \x07"}, "reason"),
+        ({"reason": "red \x9b31m"}, "reason"),
         ({"reason": "r" * 2_001}, "reason"),
         ({"inputs": []}, "inputs"),
         ({"inputs": {"a": "nul \x00"}}, "inputs"),
@@ -94,6 +95,34 @@ async def test_lone_surrogates_get_an_answer(fakes: api.Fakes) -> None:
         value = await http.post("/api/v1/runs", content=b'{"runbook": "\\ud800"}', headers=JSON)
         key = await http.post("/api/v1/runs", content=b'{"\\ud800": 1}', headers=JSON)
     assert (value.status_code, key.status_code) == (422, 422)
+
+
+async def test_a_body_wrong_in_thousands_of_places_gets_a_short_answer(fakes: api.Fakes) -> None:
+    """The answer names the first few and counts the rest; it does not grow with the request."""
+    async with fakes.http() as http:
+        answer = await http.post("/api/v1/runs", json=FLUSH | {f"x{n}": n for n in range(5_000)})
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 20
+    assert answer.json()["detail"].endswith("; and 4980 more")
+
+
+async def test_a_body_with_two_lengths_is_refused(fakes: api.Fakes) -> None:
+    """Where a proxy believes one and the server the other, the rest of the body would become a request of its own."""
+    async with fakes.http() as http:
+        both = {**JSON, "Content-Length": "2", "Transfer-Encoding": "chunked"}
+        answer = await http.post("/api/v1/runs", content=b"{}", headers=both)
+    assert (answer.status_code, answer.headers["connection"]) == (400, "close")
+
+
+@pytest.mark.parametrize(
+    "expires_at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2020-01-01T00:00:00Z"]
+)
+async def test_token_that_would_never_work_is_refused(fakes: api.Fakes, expires_at: str) -> None:
+    """An end in the past, or one that no clock in UTC can show, is the sender's mistake and not the server's."""
+    async with fakes.http("admin") as http:
+        answer = await http.post("/api/v1/tokens", json={"name": "t", "role": "viewer", "expires_at": expires_at})
+    assert (answer.status_code, answer.json()["place"]) == (422, "expires_at")
+    assert "t" not in fakes.tokens.rows
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])

@@ -82,15 +82,27 @@ async def test_repeat_with_the_same_key_answers_the_first_run(fakes: api.Fakes) 
     assert len(fakes.runs.rows) == 1
 
 
+async def test_requests_with_one_key_at_the_same_moment_get_one_run(fakes: api.Fakes) -> None:
+    """The one the guard refuses, because the run of its twin is in the way, is answered with that run."""
+    fakes.remediator.is_second = True
+    fakes.remediator.denied = api.DENIED
+    async with fakes.http() as http:
+        answer = await http.post("/api/v1/runs", json=FLUSH, headers={"Idempotency-Key": "k-1"})
+    assert (answer.status_code, answer.json()["run_id"]) == (200, next(iter(fakes.runs.rows)))
+
+
 async def test_key_of_another_request_or_token_is_not_confused(fakes: api.Fakes) -> None:
     """The same key with another target is an error, and of another token it is another key."""
     key = {"Idempotency-Key": "k-1"}
     async with fakes.http() as http:
         await http.post("/api/v1/runs", json=FLUSH, headers=key)
         other = await http.post("/api/v1/runs", json={**FLUSH, "node": "n2"}, headers=key)
+        tier = await http.post("/api/v1/runs", json={**FLUSH, "inputs": {"tier": "l1"}}, headers=key)
+        reason = await http.post("/api/v1/runs", json={**FLUSH, "reason": "worded anew"}, headers=key)
         operator = {**key, "Authorization": "Bearer token-operator"}
         theirs = await http.post("/api/v1/runs", json=FLUSH, headers=operator)
     assert (other.status_code, other.json()["type"]) == (422, "urn:dsctl:problem:idempotency-key-reused")
+    assert (tier.status_code, reason.status_code) == (422, 200)
     assert theirs.status_code == 201
 
 
@@ -342,6 +354,7 @@ async def test_bug_answers_a_problem_without_its_details(fakes: api.Fakes) -> No
         answer = await http.get("/api/v1/incidents/inc_1")
     assert (answer.status_code, answer.json()["type"]) == (500, "urn:dsctl:problem:internal")
     assert "secret" not in answer.text
+    assert answer.headers["connection"] == "close"
 
 
 @pytest.mark.parametrize(

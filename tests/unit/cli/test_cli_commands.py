@@ -4,6 +4,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from controlplane.api import house, rights
-from controlplane.cli import client, failures, main, options, state
+from controlplane.cli import client, failures, following, main, options, state
 from controlplane.cli.commands import auth, doctor
 from controlplane.domain import outcomes, runs
 from tests.support import api
@@ -487,3 +488,46 @@ def test_errors_of_the_house_keep_their_kind() -> None:
     with pytest.raises(failures.CliError) as caught:
         client._understood(503, json.dumps({"type": "urn:dsctl:problem:overloaded", "detail": "full"}).encode())
     assert (caught.value.code, caught.value.exit_code) == ("overloaded", failures.Exit.ERROR)
+
+
+@pytest.mark.parametrize("address", ["http://", "http://[::1", "http://127.0.0.1:99999", "http://127.0.0.1:port"])
+def test_address_that_is_none_is_wrong_usage(bare: Cli, address: str) -> None:
+    """It is told from a server that does not answer."""
+    seen = bare("--server", address, "runs", "list")
+    assert (seen.code, "is no address of a server" in seen.err) == (2, True)
+
+
+@pytest.mark.parametrize("token", ["two\nlines", "caf\u00e9"])
+def test_token_that_is_none_is_not_sent(bare: Cli, address: str, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    """A token file that holds something else is named as the cause."""
+    monkeypatch.setenv("DSCTL_TOKEN", token)
+    seen = bare("--server", address, "runs", "list")
+    assert (seen.code, "no token has" in seen.err) == (4, True)
+
+
+def test_durations_have_an_end() -> None:
+    """No calendar reaches a million years."""
+    with pytest.raises(failures.CliError, match="longer than ten years"):
+        options.duration("999999999d")
+
+
+def test_verdict_is_not_said_twice() -> None:
+    """The sentence of a run mostly begins with its verdict."""
+    run = {"id": "run_1", "state": "succeeded", "verdict": "recovered", "sentence": "recovered: p99 is back"}
+    assert following.ending(run) == "run_1 succeeded: recovered: p99 is back"
+    assert following.ending(run | {"sentence": "p99 is back"}) == "run_1 succeeded, verdict recovered: p99 is back"
+    assert following.ending(run | {"verdict": None, "sentence": ""}) == "run_1 succeeded"
+
+
+def test_demo_of_no_story_is_wrong_usage(bare: Cli) -> None:
+    """`--only ,` is a slip of the hand and not a wish for all of them."""
+    seen = bare("demo", "up", "--only", ",")
+    assert (seen.code, "--only names no story" in seen.err) == (2, True)
+
+
+async def test_a_long_sentence_is_cut_in_the_list_and_whole_below_it(cli: Cli, fakes: api.Fakes) -> None:
+    """A row stays a row; nothing is lost."""
+    sentence = "closed: " + "recovered, and this is why; " * 10
+    await fakes.incidents.save(replace(api.incident(), sentence=sentence), "closed")
+    assert f"{sentence[:89]}\u2026" in cli("incidents", "list").out
+    assert sentence.strip() in cli("incidents", "get", "inc_1").out

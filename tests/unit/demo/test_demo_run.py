@@ -1,5 +1,6 @@
 """What `dsctl demo up` refuses before it starts anything, and what it prints at its end."""
 
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -24,6 +25,11 @@ def test_only_auto_and_observe_are_played():
         run.up(("S4",), "approve", keep=False, scenarios_all=False)
 
 
+def stretch(seen: smp.Measure) -> smp.Stretch:
+    """All requests were of one level."""
+    return smp.Stretch(seen, {"standard": seen})
+
+
 def result(mode: policies.Mode, *, complaint: str = "") -> runner.ScenarioResult:
     """An S4 that was noticed at 5.8 s by an alert."""
     (story,) = stories.choose(("S4",), every=False)
@@ -35,9 +41,9 @@ def result(mode: policies.Mode, *, complaint: str = "") -> runner.ScenarioResult
             verdict=outcomes.Verdict.RECOVERED if is_auto else outcomes.Verdict.NOT_RECOVERED,
             is_felt=True,
             recovered_seconds=7.1 if is_auto else None,
-            before=smp.Measure(200, 0.05, 0.0),
-            during=smp.Measure(120, 0.06, 0.4991),
-            after=smp.Measure(0, None, None),
+            before=stretch(smp.Measure(200, 0.05, 0.0, 0.0)),
+            during=stretch(smp.Measure(120, 0.06, 0.4991, 0.25)),
+            after=smp.measure_levels(()),
         ),
         met=(),
         opened_by="alert:CacheAnswersWrong",
@@ -57,12 +63,25 @@ def printed(*results: runner.ScenarioResult) -> str:
 def test_the_table_says_what_was_injected_noticed_done_and_felt_in_80_columns():
     """The one screen that a newcomer looks at; no word of it is cut."""
     text = printed(result(policies.Mode.AUTO))
-    for word in ("S4", "poison_cache", "node-1", "alert:CacheAnswersWrong", "5.8 s", "6.4 s", "7.1 s", "recovered"):
+    for word in ("S4", "poison_cache", "node-1", "CacheAnswersWrong", "5.8 s", "6.4 s", "7.1 s", "recovered"):
         assert word in text
-    assert "50 ms, 0.0%" in text
-    assert "60 ms, 49.9%" in text
+    assert "50 ms, 0.0%, 0%" in text
+    assert "60 ms, 49.9%, 25%" in text
     assert "no request" in text
     assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_each_level_has_its_row_and_what_it_was_promised_another():
+    """Overload is judged by who is served, so one figure for all would hide it."""
+    (story,) = stories.choose(("S2",), every=False)
+    premium, none = smp.Measure(80, 0.4, 0.0, 0.0), smp.Measure(9, None, None, 1.0)
+    seen = smp.Stretch(premium, {"premium": premium, "batch": none})
+    held = judging.HeldSeen(story.spec.held[0], smp.Measure(60, 0.9, 0.0, 0.01))
+    base = result(policies.Mode.AUTO)
+    clients = replace(base.clients, before=seen, during=seen, after=seen, held=(held,))
+    rows = [line.split() for line in printed(replace(base, story=story, clients=clients)).splitlines()]
+    assert ["900", "ms,", "0.0%,", "1%"] in rows
+    assert any(row[:2] == ["S2", "batch"] and row.count("refused") == 3 for row in rows)
 
 
 def test_what_did_not_happen_is_shown_as_such():
@@ -81,7 +100,7 @@ def test_complaints_stand_below_the_table():
 
 def test_the_demo_keeps_the_shipped_rules_and_only_hurries(tmp_path):
     """The alert for wrong answers is the shipped one, over ten seconds instead of a minute."""
-    files = configuration.Files.open(tmp_path)
+    files = configuration.Files.open(tmp_path, 2)
     monitoring.write_prometheus(files)
     groups = yaml.safe_load((tmp_path / "rules.yml").read_text(encoding="utf-8"))["groups"]
     rules = {rule["alert"]: rule for group in groups for rule in group["rules"]}
@@ -91,7 +110,7 @@ def test_the_demo_keeps_the_shipped_rules_and_only_hurries(tmp_path):
 
 def test_alertmanager_posts_with_the_token_from_its_file(tmp_path):
     """No secret stands in a configuration."""
-    files = configuration.Files.open(tmp_path)
+    files = configuration.Files.open(tmp_path, 2)
     token = files.write_secret("webhook-token", "very-secret")
     text = monitoring.write_alertmanager(files, token).read_text(encoding="utf-8")
     assert "very-secret" not in text

@@ -84,7 +84,7 @@ def test_no_policy_goes_beyond_the_ceiling(mode: policies.Mode, ceiling: policie
         ("hold: 1m", "hold: 60", 8, "no duration"),
         ("hold: 1m", "hold: ''", 8, "no duration"),
         ("hold: 1m", "hold: 8h90d", 8, "no duration"),
-        ("hold: 1m", "hold: 999h", 8, "longer than seven days"),
+        ("hold: 1m", "hold: 999h", 8, "too long; a duration here is at most 168h"),
         ("hold: 1m", "hold: 1m\n  hold: 2m", 9, "given twice"),
         ("hold: 1m", "wait: 1m", 8, "unknown field 'wait'"),
         ("[chat]", "[chta]", 6, "unknown service 'chta'; did you mean 'chat'?"),
@@ -141,5 +141,37 @@ def test_the_policies_that_come_along_are_sound() -> None:
     files = {path.name: path.read_text() for path in LIBRARY.glob("*.yaml")}
     known = config.Known(services=("chat",), runbooks=runbooks, signals=list(catalogue["signals"]))
     found = config.load(files, known, ceiling=policies.Mode.OBSERVE)
-    assert [policy.name for policy in found] == ["cache-poisoned"]
+    assert [policy.name for policy in found] == ["cache-poisoned", "bad-node", "overload"]
     assert {policy.mode for policy in found} == {policies.Mode.OBSERVE}
+
+
+LADDER = (
+    GOOD.rstrip()
+    + """
+  ladder: {up_after: 5s, settle: 10s, down_below: 0.6, down_after: 30s, top: 2}
+"""
+)
+
+
+def test_a_ladder_is_read_with_its_pace() -> None:
+    """What is left out has the shipped pace; a policy without one has none."""
+    [found] = config.load({"a.yaml": LADDER}, KNOWN)
+    assert found.ladder == policies.Ladder(1.0, 5.0, 10.0, 0.6, 30.0, 2)
+    [plain] = config.load({"a.yaml": GOOD}, KNOWN)
+    assert plain.ladder is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("down_below: 1.0", "must be below up_above"),
+        ("top: 5", "less than or equal to 4"),
+        ("up_after: 0s", "at least 1s"),
+        ("rungs: 3", "rungs"),
+    ],
+)
+def test_a_ladder_that_could_flap_or_does_not_exist_is_refused(wrong: str, said: str) -> None:
+    """With the place and the reason."""
+    text = GOOD.rstrip() + f"\n  ladder: {{{wrong}}}\n"
+    with pytest.raises(errors.InvalidInputError, match=said):
+        config.load({"a.yaml": text}, KNOWN)

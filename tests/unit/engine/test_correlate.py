@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.domain import alerting, incidents
+from controlplane.domain import alerting, incidents, windows
 from controlplane.domain import findings as fnd
 from controlplane.domain import signals as sig
 from controlplane.engine import correlate, reports
@@ -130,8 +130,7 @@ def test_a_clock_that_stepped_back_only_delays_the_end() -> None:
     ("level", "reason"),
     [
         ({"view": None}, "the fleet could not be read"),
-        ({"view": b.view(service="other")}, "service chat is not in the fleet view"),
-        ({"view": b.view(b.node("node-b"))}, "chat/node-a is not in the fleet view"),
+        ({"view": b.view(b.node("node-b", up=False))}, "chat/node-a is not in the fleet view"),
         ({"view": b.view(b.node(up=b.unknown()))}, "whether node-a is up is unknown: last scrape is too old"),
         ({"view": b.view(b.node(up=False))}, "node-a is down"),
         ({"view": b.view(b.node(cache_wrong_ratio=b.unknown()))}, "cache_wrong_ratio is unknown: last scrape"),
@@ -152,6 +151,47 @@ def test_unknown_data_never_closes_an_incident(level: dict[str, Any], reason: st
     assert found.held["inc_1"].endswith("unknown data never closes an incident")
     again = run((), found.incidents, now=later(9999), **level)
     assert again.changes == ()
+
+
+@pytest.mark.parametrize(
+    ("view", "gone"),
+    [
+        (b.view(b.node("node-b")), "chat/node-a is not in the fleet any more"),
+        (b.view(service="other"), "service chat is not managed any more"),
+    ],
+)
+@pytest.mark.parametrize("state", [State.OPEN, State.ESCALATED])
+def test_the_incident_of_a_target_that_was_taken_away_ends(
+    view: windows.FleetView, gone: str, state: incidents.IncidentState
+) -> None:
+    """A node that was scaled in never resolves; it may also have crashed, so that an hour has to pass."""
+    missing, note = only(run((), [b.incident(state=state, quiet_since=START)], view=view))
+    assert (missing.state, missing.gone_since, note) == (state, START, f"held: {gone}; ends when that has lasted 1 h")
+    assert run((), [missing], now=later(3599), view=view).changes == ()
+    closed, note = only(run((), [missing], now=later(3600), view=view))
+    assert (closed.state, note) == (State.CLOSED, f"closed: {gone}, for 1 h")
+
+
+def test_a_node_that_comes_back_is_judged_by_its_signals_again() -> None:
+    """The hour starts anew when it is gone once more, and so does the quiet time."""
+    away = b.view(b.node("node-b"))
+    missing, _ = only(run((), [b.incident()], view=away))
+    back, note = only(run((), [missing], now=later(3000)))
+    assert (back.gone_since, back.quiet_since, note) == (None, None, "held: chat/node-a is back")
+    again, _ = only(run((), [back], now=later(3001), view=away))
+    assert again.gone_since == later(3001)
+    reported, note = only(run([b.finding()], [missing], now=later(3000)))
+    assert (reported.gone_since, note) == (None, "reported again by alert:CacheWrongAnswers")
+
+
+def test_what_a_run_works_on_counts_as_quiet_when_its_target_was_taken_away() -> None:
+    """The end of the run decides, and it waits for quiet."""
+    busy = b.incident(state=State.VERIFYING, run_id="run_1", gone_since=START)
+    away = b.view(b.node("node-b"))
+    quiet, note = only(run((), [busy], now=later(3600), view=away))
+    assert (quiet.state, quiet.quiet_since) == (State.VERIFYING, later(3600))
+    assert note == "quiet: chat/node-a is not in the fleet any more, for 1 h"
+    assert run((), [quiet], now=later(3700), view=away).changes == ()
 
 
 def test_a_service_wide_incident_needs_the_service_to_be_known() -> None:
@@ -256,3 +296,13 @@ def test_alerts_of_nobodys_service_are_told(service: str, said: str) -> None:
     found, (stray,) = reports.from_alerts([b.alert(labels={"service": service})], {"chat"})
     assert found == ()
     assert stray.sentence.startswith(f"held: alert CacheWrongAnswers {said}; no policy can answer it")
+
+
+def test_a_flood_of_strangers_alerts_is_a_few_lines() -> None:
+    """Who may post alerts may send ten thousand of nobody's service; the report stays one that people can read."""
+    many = [b.alert(labels={"service": "nope", "alertname": f"A{n}"}) for n in range(1_000)]
+    _, (told,) = reports.from_alerts(many, {"chat"})
+    assert told.sentence.startswith("held: alerts A0, A1, A10 and 997 more name service 'nope', which is not managed;")
+    _, lines = reports.from_alerts([b.alert(labels={"service": f"s{n}"}) for n in range(1_000)], {"chat"})
+    assert len(lines) == 21
+    assert lines[-1].sentence == "held: alerts name 980 further services that are not managed"

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from controlplane import expressions
-from controlplane.domain import errors, outcomes, plans, policies, remediation
+from controlplane.domain import errors, outcomes, plans, policies, remediation, windows
 from controlplane.engine import facts
 from tests.support import builders as b
 from tests.support.clock import START, FakeClock
@@ -168,6 +168,31 @@ async def test_requests_of_one_tick_share_a_reading_of_the_fleet(loop: Loop) -> 
     await loop.gatherer.context(b.plan())
     await loop.gatherer.context(b.plan(), is_fresh=True)
     assert loop.reader.calls == 3
+
+
+async def test_a_store_that_needs_its_whole_deadline_is_asked_once_for_several_incidents(loop: Loop) -> None:
+    """Six seconds for each of twenty incidents would be longer than a tick may last."""
+
+    class Slow(FakeSignalReader):
+        async def read_now(self) -> windows.FleetView:
+            loop.clock.move(6)
+            return await super().read_now()
+
+    slow = Slow(loop.clock)
+    gatherer = facts.Gatherer(dataclasses.replace(loop.gatherer._sources, reader=slow), loop.services, loop.clock)
+    for error in (None, errors.RetryLaterError("Prometheus is gone")):
+        slow.error, slow.calls = error, 0
+        loop.clock.move(60)
+        await gatherer.context(b.plan())
+        await gatherer.context(b.plan())
+        assert slow.calls == 1
+
+
+async def test_a_run_that_was_born_long_ago_and_acted_just_now_cools_down(loop: Loop) -> None:
+    """A runbook may wait for a day before its step; the cooldown counts from what it did."""
+    old = dataclasses.replace(b.ended_run(at=START - timedelta(minutes=1)), created_at=START - timedelta(hours=20))
+    loop.runs.put(old)
+    assert gate_of((await loop.remediator.preview(b.request())).guard) is Gate.COOLDOWN
 
 
 async def test_a_cooldown_survives_a_clock_that_was_stepped_back(loop: Loop) -> None:

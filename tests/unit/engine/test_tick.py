@@ -7,6 +7,7 @@ import pytest
 
 from controlplane.domain import errors, incidents, outcomes, plans, policies, runs
 from controlplane.domain import findings as fnd
+from controlplane.domain import signals as sig
 from controlplane.engine import handle
 from tests.support import builders as b
 from tests.support.clock import FakeClock
@@ -188,6 +189,19 @@ async def test_a_failed_verification_is_escalated_and_told_again(clock: FakeCloc
     assert len(loop.notifier.told) == 2
 
 
+async def test_people_are_told_on_while_it_is_unknown_whether_the_trouble_lasts(clock: FakeClock) -> None:
+    """A node that went down reports nothing: its page must not end as if somebody had cured it."""
+    loop = firing(clock)
+    await loop.tick.run()
+    end(loop, RunState.FAILED, verdict=Verdict.NOT_RECOVERED, sentence="not recovered: 0.4")
+    said = await loop.sentence()
+    loop.alerts.resolve()
+    loop.reader.fleet = b.view(b.node(up=False), b.node("node-b"))
+    clock.move(60)
+    assert (await loop.sentence()).startswith("held: no source reports it, but node-a is down")
+    assert [told[-1] for told in loop.notifier.told] == [said, said]
+
+
 async def test_people_who_cannot_be_told_are_told_later(clock: FakeClock) -> None:
     """Alertmanager down: reported as a problem, retried every tick, never lost."""
     loop = firing(clock)
@@ -335,6 +349,39 @@ async def test_a_replica_that_no_longer_leads_stops_at_once(clock: FakeClock) ->
     assert loop.incidents.incidents == {}
 
 
+async def test_incidents_that_got_no_turn_are_first_in_the_next_tick(clock: FakeClock) -> None:
+    """A dozen hanging nodes take longer than a tick may; those behind them must not wait for ever."""
+    loop = Loop(clock)
+    loop.alerts.fire(*(b.alert(labels={"node": f"node-{letter}"}) for letter in "abcde"))
+
+    def hang(request: plans.PlanRequest) -> plans.BlastRadius:
+        clock.move(10)
+        return plans.BlastRadius()
+
+    loop.planner.blast = hang
+    first = await loop.tick.run()
+    assert [line.key for line in first.lines] == ["chat/node-a:cache", "chat/node-b:cache", "chat/node-c:cache"]
+    assert first.problems == (
+        "tick: no time was left for chat/node-d:cache and those behind it; the next begins there",
+    )
+    second = await loop.tick.run()
+    assert [line.key for line in second.lines][:2] == ["chat/node-d:cache", "chat/node-e:cache"]
+
+
+async def test_watching_learns_where_the_nodes_are_and_decides_nothing(clock: FakeClock) -> None:
+    """What a replica does while another one leads; a store that fails leaves the view it had."""
+    loop = firing(clock)
+    await loop.tick.watch()
+    assert loop.tick.view() is not None
+    assert (loop.tick.seconds_since_good(), loop.tick.report()) == (0.0, None)
+    assert (loop.incidents.incidents, loop.runs.runs) == ({}, {})
+    seen = loop.tick.view()
+    loop.reader.error = errors.RetryLaterError("Prometheus is gone")
+    clock.move(15)
+    await loop.tick.watch()
+    assert (loop.tick.view(), loop.tick.seconds_since_good()) == (seen, 15.0)
+
+
 async def test_the_escalation_of_an_incident_without_a_run_goes_to_oncall(clock: FakeClock) -> None:
     """No runbook names anybody."""
     loop = firing(clock)
@@ -372,3 +419,17 @@ async def test_an_incident_saved_with_a_run_that_is_gone_is_a_problem(clock: Fak
     report = await loop.tick.run()
     assert "there is no run run_gone" in report.problems[0]
     assert loop.planner.drafted == []
+
+
+async def test_a_tick_that_saw_nothing_is_not_good(clock: FakeClock) -> None:
+    """The reader answers a dead metrics store with unknowns; that must raise the alarm of the missing good tick."""
+    loop = firing(clock)
+    assert (await loop.tick.run()).is_good
+    why = sig.Unknown(sig.UnknownReason.SOURCE_UNREACHABLE, "connection refused")
+    loop.reader.fleet = b.view(b.node("node-a", up=why), signals=dict.fromkeys(b.HEALTHY, why))
+    clock.move(15)
+    report = await loop.tick.run()
+    assert not report.is_good
+    [problem] = report.problems
+    assert problem.startswith("observe: nothing could be read: metrics store did not answer (connection refused)")
+    assert loop.tick.seconds_since_good() == 15.0

@@ -1,7 +1,7 @@
 """Verify: recovered, not recovered, worse and unknown, each with its numbers."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -43,6 +43,7 @@ def case(
         "after": b.window({node: {signal: samples(values)} for node, values in since.items()}),
         "targets": ("node-a",),
         "controls": ("node-b",),
+        "began_at": START,
         "acted_at": START,
         "now": START + timedelta(seconds=STEP * (longest - 1) if seconds is None else seconds),
     }
@@ -67,16 +68,29 @@ def test_recovered_when_the_newest_samples_stayed_inside_for_the_hold_time() -> 
     found = judged(case({"node-a": [0.4, 0.2, *[0.0] * 7], "node-b": GOOD[:9]}), Verdict.RECOVERED)
     assert found.has_control
     assert found.sentence == (
-        "recovered: cache_wrong_ratio of node-a was 0.4, is 0 (at most 0.01), untouched nodes 0, for 30 s "
+        "recovered: cache_wrong_ratio of node-a was at worst 0.4, is 0 (at most 0.01), untouched nodes 0, for 30 s "
         "(control: 1 untouched node)"
     )
     assert found.evidence["node-a.cache_wrong_ratio"] == {
         "before": 0.4,
+        "worst_before": 0.4,
         "after": 0.0,
         "control": 0.0,
         "limit": "at most 0.01",
         "held_seconds": 30.0,
     }
+
+
+def test_trouble_of_a_few_seconds_before_the_action_is_told_at_its_worst() -> None:
+    """We act within seconds; the median of two minutes would say that nothing was wrong."""
+    short = {"node-a": [*[0.0] * 23, 0.42], "node-b": GOOD}
+    found = judged(case({"node-a": GOOD[:8], "node-b": GOOD[:8]}, short), Verdict.RECOVERED)
+    assert "cache_wrong_ratio of node-a was at worst 0.42, is 0" in found.sentence
+    fallen = {"node-a": [1.0, 0.7, 0.99], "node-b": [1.0] * 3}
+    rising = {"node-a": [1.0] * 8, "node-b": [1.0] * 8}
+    spec = plans.VerifySpec(("success_ratio",), within_seconds=120.0, hold_seconds=30.0)
+    found = judged(case(rising, fallen, signal="success_ratio", spec=spec), Verdict.RECOVERED)
+    assert "success_ratio of node-a was at worst 0.7, is 1" in found.sentence
 
 
 def test_one_sample_short_keeps_watching() -> None:
@@ -135,14 +149,14 @@ def test_every_signal_of_every_target_must_recover() -> None:
     slow = samples([3.0] * 24, before=True)
     before = {"node-a": {"cache_wrong_ratio": samples(BAD, before=True), "latency_p99": slow}}
     found = case({}, spec=spec, before=b.window(before), after=b.window(after), seconds=115.0)
-    assert "latency_p99 of node-a was 3, is 3 (at most 1.5)" in watching(found).sentence
+    assert "latency_p99 of node-a was at worst 3, is 3 (at most 1.5)" in watching(found).sentence
 
 
 def test_not_recovered_at_the_deadline() -> None:
     """The sentence says what is still wrong, and since when."""
     found = judged(case({"node-a": [*BAD, 0.4], "node-b": [*GOOD, 0.0]}), Verdict.NOT_RECOVERED)
     assert found.sentence.startswith(
-        "not recovered 2 min after the action: cache_wrong_ratio of node-a was 0.4, is 0.4"
+        "not recovered 2 min after the action: cache_wrong_ratio of node-a was at worst 0.4, is 0.4"
     )
 
 
@@ -156,7 +170,7 @@ def test_worse_when_clearly_further_out_than_before_and_than_the_untouched() -> 
     """Said as soon as the samples are the action's own, without waiting for the deadline."""
     after = {"node-a": [0.9] * 16, "node-b": [0.0] * 16}
     found = judged(case(after), Verdict.WORSE)
-    assert found.sentence.startswith("worse: cache_wrong_ratio of node-a was 0.4, is 0.9 (at most 0.01)")
+    assert found.sentence.startswith("worse: cache_wrong_ratio of node-a was at worst 0.4, is 0.9 (at most 0.01)")
 
 
 def test_worse_waits_until_the_rate_window_has_passed() -> None:
@@ -243,7 +257,9 @@ def test_a_signal_only_the_service_has_is_judged_there() -> None:
     before = b.window(service_signals={"success_ratio": samples([0.5] * 24, before=True)})
     found = case({}, spec=spec, after=after, before=before, seconds=45.0)
     answer = judged(found, Verdict.RECOVERED)
-    assert answer.sentence.startswith("recovered: success_ratio of chat was 0.5, is 1 (at least 0.995), for 45 s")
+    assert answer.sentence.startswith(
+        "recovered: success_ratio of chat was at worst 0.5, is 1 (at least 0.995), for 45 s"
+    )
     assert not answer.has_control
 
 
@@ -297,7 +313,7 @@ class TestVerification:
         plan = b.plan(blast=plans.BlastRadius(touched=("node-a", "node-c")))
         reader = self.reader(clock, {"node-a": 0.0, "node-b": 0.0, "node-c": 0.0})
         clock.move(40)
-        answer = await verification.Verification(reader, {"chat": b.service()}, clock).judge(plan, START)
+        answer = await verification.Verification(reader, {"chat": b.service()}, clock).judge(plan, START, START)
         assert isinstance(answer, outcomes.Judged)
         assert answer.verdict is Verdict.RECOVERED
         assert "(control: 1 untouched node)" in answer.sentence
@@ -306,7 +322,7 @@ class TestVerification:
         """Everything was touched."""
         reader = self.reader(clock, {"node-a": 0.0})
         plan = b.plan(b.request(node=""))
-        answer = await verification.Verification(reader, {"chat": b.service()}, clock).judge(plan, START)
+        answer = await verification.Verification(reader, {"chat": b.service()}, clock).judge(plan, START, START)
         assert isinstance(answer, outcomes.Watching)
 
     async def test_a_store_that_does_not_answer_is_watched_then_unknown(self, clock: FakeClock) -> None:
@@ -314,17 +330,34 @@ class TestVerification:
         reader = self.reader(clock, {})
         reader.error = errors.RetryLaterError("Prometheus did not answer", delay_seconds=3.0)
         judge = verification.Verification(reader, {"chat": b.service()}, clock).judge
-        assert await judge(b.plan(), START) == outcomes.Watching("watching: Prometheus did not answer", 3.0)
+        assert await judge(b.plan(), START, START) == outcomes.Watching("watching: Prometheus did not answer", 3.0)
         clock.move(121)
-        answer = await judge(b.plan(), START)
+        answer = await judge(b.plan(), START, START)
         assert isinstance(answer, outcomes.Judged)
         assert answer.verdict is Verdict.UNKNOWN
+
+    async def test_before_is_the_time_before_the_first_effect(self, clock: FakeClock) -> None:
+        """A node that was drained before it was restarted was not healthy before: the drain is ours too."""
+        reader = FakeSignalReader(clock)
+        asked: list[tuple[datetime, datetime]] = []
+
+        def make(service: str, signals: Sequence[str], start: datetime, end: datetime) -> windows.Window:
+            asked.append((start, end))
+            return b.window({}, start=start, end=end)
+
+        reader.make_window = make
+        clock.move(90)
+        judge = verification.Verification(reader, {"chat": b.service()}, clock).judge
+        await judge(b.plan(), START + timedelta(seconds=60), START)
+        assert asked == [(START - timedelta(seconds=120), START), (START + timedelta(seconds=60), clock.now())]
 
     async def test_nothing_to_verify_is_unknown(self, clock: FakeClock) -> None:
         """A runbook without verification, or a service that is gone."""
         reader = FakeSignalReader(clock)
-        none = await verification.Verification(reader, {"chat": b.service()}, clock).judge(b.plan(verify=None), START)
-        gone = await verification.Verification(reader, {}, clock).judge(b.plan(), START)
+        none = await verification.Verification(reader, {"chat": b.service()}, clock).judge(
+            b.plan(verify=None), START, START
+        )
+        gone = await verification.Verification(reader, {}, clock).judge(b.plan(), START, START)
         assert isinstance(none, outcomes.Judged)
         assert isinstance(gone, outcomes.Judged)
         assert none.sentence == "unknown: the runbook verifies nothing"

@@ -1,14 +1,22 @@
 """The documents keep step with the tree: links lead somewhere, every room and contract is described, targets exist."""
 
+import dataclasses
 import os
 import re
+import textwrap
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from controlplane import settings
+from controlplane.domain import services
+from controlplane.observe import service_file
+
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# In backquotes, or after the words that messages lead a command in with.
+_COMMAND = r"(?:`|with: |again: |stop it: |files: )(dsctl(?: [a-z][a-z-]*)+)(?=[` \"{]|$)"
 _LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 # How many capabilities each family of the requirements has.
 FAMILIES = {"S": 10, "O": 7, "D": 10, "A": 15, "N": 9, "P": 5, "U": 6}
@@ -46,7 +54,8 @@ def test_every_import_contract_is_described_in_the_architecture():
 
 def test_the_readme_says_of_every_capability_whether_it_is_there():
     """Nothing of the requirements is passed over in silence."""
-    table = [line.split("|")[1] for line in read("README.md").splitlines() if re.match(r"\| [SODANPU]\d", line)]
+    rows = read("README.md").partition("| ID | capability | state |")[2].splitlines()
+    table = [line.split("|")[1] for line in rows if re.match(r"\| [SODANPU]\d", line)]
     named = {each for cell in table for each in _expand(cell)}
     wanted = {f"{family}{number}" for family, count in FAMILIES.items() for number in range(1, count + 1)}
     assert wanted - named == set()
@@ -85,15 +94,59 @@ def test_continuous_integration_runs_what_people_run():
     assert os.access(ROOT / "requirements" / "install.sh", os.X_OK)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/operating.md"])
-def test_the_commands_that_people_are_told_to_type_exist(page: str):
-    """Each `dsctl ...` of the guides has its heading in the reference, which is written from the code."""
-    reference = set(re.findall(r"^## `(dsctl[a-z -]*)`$", read("docs/cli.md"), re.MULTILINE))
-    typed = re.findall(r"(?:^|`)(dsctl(?: [a-z][a-z-]*)+)", read(page), re.MULTILINE)
-    assert typed
+def telling() -> list[Path]:
+    """Return what tells people commands to type: the documents, and the product's own messages and comments."""
+    packages = ("actions", "alerts", "benchmarks", "controlplane", "dashboards", "detectors", "inference_node")
+    files = [path for package in packages for path in (ROOT / package).rglob("*") if path.suffix in {".py", ".yaml"}]
+    return [page for page in PAGES if page.name != "cli.md"] + sorted(files)
+
+
+def commands_in(text: str) -> list[str]:
+    examples = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    return re.findall(_COMMAND, text) + re.findall(r"^(dsctl(?: [a-z][a-z-]*)+)", examples, re.MULTILINE)
+
+
+def test_the_commands_that_people_are_told_to_type_exist():
+    """Each `dsctl ...` has its heading in the reference, which is written from the code; a group needs a verb."""
+    known = set(re.findall(r"^## `(dsctl[a-z -]*)`$", read("docs/cli.md"), re.MULTILINE))
+    groups = {one for one in known if any(other.startswith(f"{one} ") for other in known)}
+    told = [
+        (path.relative_to(ROOT), command)
+        for path in telling()
+        for command in commands_in(path.read_text(encoding="utf-8"))
+    ]
+    assert len(told) > 50
     unknown = [
-        command
-        for command in typed
-        if not any(f"{command} ".startswith(f"{known} ") for known in reference - {"dsctl"})
+        f"{path}: {command}"
+        for path, command in told
+        if command not in known and not any(command.startswith(f"{leaf} ") for leaf in known - groups)
     ]
     assert unknown == []
+
+
+def test_every_field_of_a_service_is_described():
+    """services.yaml is the first file that people write."""
+    page = read("docs/services.md")
+    fields = {
+        "objectives": services.Objectives,
+        "thresholds": services.Thresholds,
+        "pools[]": services.Pool,
+    }
+    names = [f"{part}.{field.name}" for part, kind in fields.items() for field in dataclasses.fields(kind)]
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_the_example_of_a_service_is_accepted():
+    """What is copied from the page works."""
+    (example,) = re.findall(r"```yaml\n(.*?)```", read("docs/services.md"), re.DOTALL)
+    (found,) = service_file.parse(example, source="docs/services.md", profiles=["dsctl"])
+    assert (found.name, found.min_ready) == ("chat", 2)
+
+
+def test_the_settings_of_the_operating_guide_are_accepted(tmp_path: Path):
+    """The first dsctl.yaml that somebody writes is the one of the guide."""
+    (tmp_path / "node-admin-token").write_text("a-token")
+    example = re.findall(r"```yaml\n(.*?)```", read("docs/operating.md"), re.DOTALL)[0]
+    (tmp_path / "dsctl.yaml").write_text(textwrap.dedent(example))
+    loaded = settings.load(tmp_path / "dsctl.yaml")
+    assert loaded.gateways["chat"].admin_url == "http://127.0.0.1:8000"

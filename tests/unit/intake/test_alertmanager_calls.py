@@ -80,8 +80,17 @@ async def test_an_escalation_is_an_alert_of_ours(
         "escalate_to": "oncall",
     }
     assert alert["annotations"]["summary"] == "flushing did not help"
-    assert (alert["startsAt"], alert["endsAt"]) == ("2026-03-02T09:00:00+00:00", "2026-03-02T13:00:00+00:00")
+    assert (alert["startsAt"], alert["endsAt"]) == ("2026-03-02T09:00:00+00:00", "2026-03-02T09:10:00+00:00")
     assert alert["generatorURL"] == "http://dsctl/api/v1/incidents/inc_1"
+
+
+async def test_the_escalation_of_a_run_alone_lasts_for_a_shift(
+    stand: Stand, server: alertmanager.Alertmanager, clock: FakeClock
+) -> None:
+    """Without an incident nobody repeats it."""
+    await notify.AlertmanagerNotifier(server, clock).escalate("", "chat", "n1", "oncall", "look at n1")
+    ((_, (alert,)),) = stand.asked
+    assert alert["endsAt"] == "2026-03-02T13:00:00+00:00"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 
 from controlplane import strictyaml
 from controlplane.domain import errors
+from controlplane.observe import service_file
 
 
 @pytest.mark.parametrize(
@@ -71,8 +72,8 @@ class _Model(pydantic.BaseModel):
             "f.yaml:4: pools[1].size: Input should be a valid integer",
         ),
         ("pools: [{zz: 1}]", "f.yaml:1: pools[0]: field 'name' is missing (and 1 more)"),
-        ("[]", "f.yaml:1: Input should be"),
-        ("", "f.yaml:1: Input should be"),
+        ("[]", "f.yaml:1: expects a mapping"),
+        ("", "f.yaml:1: expects a mapping"),
     ],
 )
 def test_what_does_not_fit_the_model_is_said_in_terms_of_the_file(text: str, said: str) -> None:
@@ -85,3 +86,10 @@ def test_what_does_not_fit_the_model_is_said_in_terms_of_the_file(text: str, sai
 def test_what_fits_is_an_instance() -> None:
     """The model, filled."""
     assert strictyaml.parse(_Model, "pools: [{name: a}]", source="f.yaml").pools[0].size == 1
+
+
+@pytest.mark.parametrize("text", ["root:x:0:0", "- a\n- b", "7"])
+def test_a_document_of_another_shape_is_refused_in_the_readers_words(text: str) -> None:
+    """Somebody who named the wrong file reads what is expected, not the name of a class."""
+    with pytest.raises(errors.InvalidInputError, match=r"^services.yaml:1: expects a mapping of fields$"):
+        service_file.parse(text, source="services.yaml")

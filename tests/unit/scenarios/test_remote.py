@@ -6,7 +6,8 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from controlplane.domain import errors, findings, outcomes
+from controlplane.domain import errors, findings, outcomes, runs
+from controlplane.domain import incidents as inc
 from controlplane.scenarios import remote
 from tests.support import api, builders
 from tests.support.clock import START, FakeClock
@@ -28,6 +29,38 @@ async def test_incidents_and_runs_since_an_instant_are_read(clock: FakeClock):
     (run,) = seen.runs
     assert (run.id, run.acted_at, run.verdict) == ("run_2", START, outcomes.Verdict.RECOVERED)
     assert (run.runbook, run.node) == (acted.plan.request.runbook, acted.plan.request.node)
+
+
+async def test_a_run_has_acted_since_its_first_step(clock: FakeClock):
+    """Ejecting is an act, minutes before the last step of the same run; a run without an effect has not acted."""
+    fakes = api.Fakes(clock)
+    ended = START + timedelta(minutes=2)
+    fakes.runs.rows = {
+        "run_1": replace(builders.run("run_1"), created_at=START, acted_at=ended),
+        "run_2": replace(builders.run("run_2"), created_at=START),
+    }
+    kinds = (runs.RunEventKind.STEP_STARTED, runs.RunEventKind.STEP_FINISHED, runs.RunEventKind.STEP_FINISHED)
+    fakes.runs.log["run_1"] = [
+        runs.RunEvent(number, START + timedelta(seconds=7 * number), kind) for number, kind in enumerate(kinds, start=1)
+    ]
+    async with fakes.http("viewer") as http:
+        seen = await remote.Api(http).seen(START)
+    assert {run.id: run.acted_at for run in seen.runs} == {"run_1": START + timedelta(seconds=14), "run_2": None}
+
+
+async def test_what_the_control_plane_has_still_to_do_is_told_in_words(clock: FakeClock):
+    """Closed incidents and ended runs are done with, however they ended."""
+    fakes = api.Fakes(clock)
+    closed = replace(api.incident(1), state=inc.IncidentState.CLOSED)
+    fakes.incidents.rows = {"inc_1": closed, "inc_2": api.incident(2)}
+    ended = replace(builders.run("run_1"), state=outcomes.RunState.SUCCEEDED)
+    fakes.runs.rows = {"run_1": ended, "run_2": builders.run("run_2")}
+    async with fakes.http("viewer") as http:
+        left = await remote.Api(http).unsettled()
+    assert left == (
+        f"incident inc_2 (cache on n1) is {api.incident(2).state}",
+        f"run run_2 of flush-cache is {builders.run('run_2').state}",
+    )
 
 
 async def test_a_token_for_the_webhook_is_made(clock: FakeClock):

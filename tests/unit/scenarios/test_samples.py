@@ -3,11 +3,13 @@
 import pydantic
 import pytest
 
-from controlplane.scenarios import loadplan, prompts
+from controlplane.scenarios import loadplan, prompts, stories
 from controlplane.scenarios import samples as smp
 
 
 class Answer:
+    """An HTTP answer; without a body it has no JSON."""
+
     def __init__(self, code: int, body: object = None) -> None:
         self.status_code = code
         self._body = body
@@ -18,25 +20,83 @@ class Answer:
         return self._body
 
 
-def completion(text: str) -> Answer:
-    return Answer(200, {"choices": [{"text": text}]})
+def completion(text: str, num_tokens: int = 5, finish_reason: str = "length") -> Answer:
+    usage = {"completion_tokens": num_tokens}
+    return Answer(200, {"choices": [{"text": text, "finish_reason": finish_reason}], "usage": usage})
 
 
-def judged(answer: Answer) -> smp.Sample:
-    return loadplan.sample_of(answer, "right", at=5.0, latency_seconds=0.25)
+RIGHT = loadplan.Completion("right", 5, is_cut=True)
 
 
-def test_a_wrong_answer_is_an_error_although_its_status_is_200():
-    """What the cache made of it is compared with what the engine says."""
-    assert judged(completion("right")).is_good
-    assert not judged(completion("wrong")).is_good
-    assert judged(completion("wrong")).is_wrong
+@pytest.mark.parametrize(
+    "answer",
+    [
+        completion("right"),
+        completion("rig", 3),
+        completion("ri\ufffd", 3),  # half a character where the answer was cut
+        Answer(429),
+        Answer(0),
+    ],
+)
+def test_right_as_far_as_it_goes_is_right(answer: Answer):
+    """A cap on lengths cuts an answer and does not change it; what is no answer is not a wrong one."""
+    assert not loadplan.is_wrong(answer, RIGHT)
 
 
-@pytest.mark.parametrize("answer", [Answer(0), Answer(503), Answer(200, {"choices": []}), Answer(200), Answer(200, [])])
-def test_no_answer_and_an_answer_without_text_are_errors(answer: Answer):
-    """Nothing that lacks the completion counts as served."""
-    assert not judged(answer).is_good
+@pytest.mark.parametrize(
+    "answer",
+    [
+        completion("wrong"),
+        completion("wro", 3),
+        completion("rig", 3, "stop"),  # it ended by itself, and the engine would have gone on
+        completion("rig"),
+        Answer(200, {"choices": []}),
+        Answer(200),
+        Answer(200, []),
+    ],
+)
+def test_another_answer_is_wrong_although_its_status_is_200(answer: Answer):
+    """What the cache made of it is compared with what the engine says; without a text it is no answer at all."""
+    assert loadplan.is_wrong(answer, RIGHT)
+
+
+def sample(code: int = 200, *, latency: float = 0.1, level: smp.Level = "standard", is_wrong: bool = False):
+    return smp.Sample(at=0.0, latency_seconds=latency, code=code, level=level, is_wrong=is_wrong)
+
+
+@pytest.mark.parametrize("bad", [sample(0), sample(500), sample(503), sample(is_wrong=True)])
+def test_what_is_no_right_answer_is_an_error(bad: smp.Sample):
+    """Failed, unanswered and wrong count alike."""
+    assert smp.measure([bad, sample()]).error_ratio == 0.5
+
+
+def test_a_refusal_is_counted_apart():
+    """A refusal is no failure, and as it takes no time it must not hide the tail of the others."""
+    refused = [sample(429, latency=0.001)] * 99
+    seen = smp.measure([*refused, sample(latency=2.0)])
+    assert seen == smp.Measure(requests=100, p99_seconds=2.0, error_ratio=0.0, rejected_ratio=0.99)
+
+
+def test_where_all_are_refused_nothing_is_claimed_about_answers():
+    """No answer was late and none was wrong: there was none."""
+    assert smp.measure([sample(429)]) == smp.Measure(1, None, None, 1.0)
+
+
+def test_levels_are_measured_apart_and_together():
+    """What batch suffers does not hide in what premium gets."""
+    seen = smp.measure_levels([sample(429, level="batch"), sample(level="premium"), sample(level="premium")])
+    assert list(seen.levels) == ["premium", "batch"]
+    assert (seen.levels["premium"].rejected_ratio, seen.levels["batch"].rejected_ratio) == (0.0, 1.0)
+    assert seen.total.requests == 3
+
+
+def test_traffic_is_read_as_it_was_written(tmp_path):
+    """What the story says is what clients do, without what belongs to the story alone."""
+    levels: dict[smp.Level, stories.Stream] = {"batch": stories.Stream(rate=8, max_tokens=48)}
+    path = tmp_path / "traffic.json"
+    loadplan.write_traffic(path, stories.Load(levels=levels, is_cached=False, prompts=7))
+    assert loadplan.read_traffic(path) == stories.Traffic(levels=levels, is_cached=False)
+    assert [file.name for file in tmp_path.iterdir()] == ["traffic.json"]
 
 
 def test_a_sample_survives_its_line():
@@ -78,9 +138,9 @@ def plan(url: str, tmp_path) -> loadplan.LoadPlan:
     return loadplan.LoadPlan(
         gateway_url=url,
         prompts=("a",),
+        api_keys={"standard": "secret"},
         max_tokens=1,
-        rate_per_second=1,
-        users=1,
+        traffic_path=tmp_path / "traffic.json",
         seconds=1,
         samples_path=tmp_path / "samples.jsonl",
     )

@@ -12,13 +12,15 @@ kind: Story
 metadata: {id: T1, title: A test}
 spec:
   fleet: {nodes: 2}
-  load: {rate_per_second: 5}
+  load: {levels: {standard: {rate: 5}}}
   limits: {error_ratio: 0.01, latency_p99_seconds: 1}
   window_seconds: 40
   timeline:
     - {at_seconds: 0, inject: {fault: poison_cache, node: node-1}}
     - {by_seconds: 20, expect: {incident: cache, node: node-1}}
 """
+
+HELD = "{level: premium, from_seconds: 5, until_seconds: 35, limits: {error_ratio: 0, latency_p99_seconds: 1}}"
 
 
 def test_every_shipped_story_is_read_and_s4_is_among_them():
@@ -45,10 +47,19 @@ def test_a_good_story_is_accepted():
     [
         ("window_seconds: 40", "windows_seconds: 40", "t.yaml:5: spec: field 'window_seconds' is missing"),
         ("incident: cache", "incident: cash", "t.yaml:12: spec.timeline[1].by.expect.incident"),
-        ("incident: cache", "incident: cache, runbook: x", "exactly one of incident, runbook and verdict"),
-        ("at_seconds: 0", "at_seconds: 3", "nothing is injected at second 0"),
+        ("incident: cache", "incident: cache, runbook: x", "exactly one of incident, runbook, verdict and rung"),
+        ("incident: cache", "rung: 2, opened_by: x", "opened_by says who opens an incident"),
+        ("at_seconds: 0", "at_seconds: 3", "nothing is done at second 0"),
+        (
+            "at_seconds: 0, inject",
+            "at_seconds: 0, load: {levels: {batch: {rate: 1}}}, inject",
+            "exactly one of inject and load",
+        ),
         ("window_seconds: 40", "window_seconds: 25", "window_seconds must be at least 30"),
-        ("rate_per_second: 5", "rate_per_second: 5000", "less than or equal to 500"),
+        ("window_seconds: 40", f"window_seconds: 40\n  held: [{HELD}]", "window_seconds must be at least 45"),
+        ("rate: 5", "rate: 5000", "less than or equal to 500"),
+        ("standard: {", "express: {", "'premium', 'standard' or 'batch'"),
+        ("levels: {standard: {rate: 5}}", "levels: {}", "at least 1 item"),
         ("node: node-1}}\n    - {by", "node: ../etc}}\n    - {by", "pattern"),
         ("kind: Story", "kind: Story\nkind: Story", "given twice"),
     ],
@@ -66,10 +77,19 @@ def test_an_unknown_scenario_is_refused_with_those_there_are():
         stories.choose(("S4", "S99"), every=False)
 
 
-def test_without_ids_every_shipped_story_is_chosen():
-    """`dsctl demo up` alone plays all."""
-    assert stories.choose((), every=False) == stories.shipped()
+def test_without_ids_variants_are_left_out():
+    """`dsctl demo up` alone plays each situation once; `--scenarios all` its variants, too."""
+    chosen = [one.id for one in stories.choose((), every=False)]
+    assert {"S2", "S4", "S5"} <= set(chosen)
+    assert not any("-" in name for name in chosen)
     assert stories.choose(("S4",), every=True) == stories.shipped()
+
+
+def test_a_story_knows_every_level_that_it_uses_at_any_time():
+    """Clients need a key for each of them from the start."""
+    told = story.told(story.at(0).load(batch=5, premium=1), window_seconds=30)
+    assert told.levels() == ("premium", "standard", "batch")
+    assert [traffic.rate for traffic in told.traffic()] == [10, 6]
 
 
 def test_the_test_language_builds_the_same_story_as_the_file():

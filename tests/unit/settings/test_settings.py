@@ -130,6 +130,12 @@ def test_variables_of_kubernetes_and_of_the_client_are_not_settings(monkeypatch:
     assert settings.load().listen.port == 8090
 
 
+def test_a_fail_point_can_be_armed_for_the_real_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable by which tests kill the server is no setting, and must not keep the server from starting."""
+    monkeypatch.setenv("DSCTL_FAILPOINT", "before_effect:1")
+    assert settings.load().listen.port == 8090
+
+
 def test_secrets_are_masked_and_never_in_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither printing the settings nor a refusal shows a secret."""
     path = written(tmp_path, "database_url: postgresql://me:hunter2@db/x\nnode_admin: {token: hunter2}\n")

@@ -124,6 +124,16 @@ def test_sentence_of_an_incident_is_logged_when_it_changes(
     assert (err.count("held: cooldown"), err.count("acting"), err.count("tick_problem")) == (1, 1, 3)
 
 
+def test_lines_without_an_incident_are_logged_once_each(clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
+    """Alerts of services nobody manages have no id; saying them again every tick would fill the disk."""
+    telemetry.configure_logging("info", "json")
+    told = telemetry.Telemetry(clock)
+    lines = tuple(ticks.IncidentLine("", "alert:Strange", f"held: service {name}") for name in ("a", "b", "c"))
+    for _ in range(5):
+        told.tick(ticks.TickReport(clock.now(), 0.1, lines))
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
 def test_run_that_needs_a_person_is_an_error_in_the_log(clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
     """Error means that someone should look."""
     telemetry.configure_logging("error", "json")

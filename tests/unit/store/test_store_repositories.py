@@ -29,9 +29,9 @@ def _notice(key: str, *alerts: alerting.Alert, source: str = "alertmanager") -> 
 
 
 async def test_duplicate_notification_changes_nothing(store: house.House) -> None:
-    """A retry of the same content is recognised by its key, even when its alerts read differently."""
+    """A retry of the same content is recognised by its key."""
     assert await store.alerts.store(_notice("k1", _alert()))
-    assert not await store.alerts.store(_notice("k1", _alert(Status.RESOLVED)))
+    assert not await store.alerts.store(_notice("k1", _alert()))
     assert await store.alerts.active() == (_alert(),)
 
 
@@ -58,14 +58,30 @@ async def test_new_episode_fires_again_and_its_end_is_not_hidden_by_an_old_end(s
     assert [one.starts_at for one in await store.alerts.active()] == [START + timedelta(seconds=60)]
 
 
-async def test_alerts_that_are_no_longer_repeated_can_be_left_out(store: house.House, clock: FakeClock) -> None:
-    """A firing alert counts as refreshed each time a notification names it."""
-    await store.alerts.store(_notice("k1", _alert(), _alert(fingerprint="f2")))
-    clock.move(600)
-    await store.alerts.store(_notice("k2", _alert(fingerprint="f2")))
-    fresh = await store.alerts.active(received_since=clock.now() - timedelta(seconds=60))
-    assert [one.fingerprint for one in fresh] == ["f2"]
+async def test_an_alert_that_is_no_longer_repeated_fires_no_more(store: house.House, clock: FakeClock) -> None:
+    """Its end may have been lost; the very same notification, repeated, says that it still fires."""
+    assert await store.alerts.store(_notice("k1", _alert()))
+    assert await store.alerts.store(_notice("k2", _alert(fingerprint="f2")))
+    clock.move(20 * 3600)
+    assert not await store.alerts.store(_notice("k2", _alert(fingerprint="f2")))
     assert len(await store.alerts.active()) == 2
+    clock.move(5 * 3600)
+    assert [one.fingerprint for one in await store.alerts.active()] == ["f2"]
+
+
+async def test_an_alert_that_comes_back_with_its_old_start_fires_again(store: house.House, clock: FakeClock) -> None:
+    """Alertmanager gave it up while it could not hear Prometheus, and repeats the first notification word for word."""
+    await store.alerts.store(_notice("k1", _alert()))
+    clock.move(600)
+    await store.alerts.store(_notice("k2", _alert(Status.RESOLVED)))
+    clock.move(299)
+    assert not await store.alerts.store(_notice("k1", _alert()))
+    assert await store.alerts.active() == ()
+    clock.move(2)
+    assert not await store.alerts.store(_notice("k1", _alert()))
+    assert len(await store.alerts.active()) == 1
+    assert not await store.alerts.store(_notice("k2", _alert(Status.RESOLVED)))
+    assert await store.alerts.active() == ()
 
 
 async def test_two_sources_do_not_overwrite_each_other(store: house.House) -> None:
@@ -142,11 +158,18 @@ async def test_incidents_are_found_newest_first(store: house.House) -> None:
         await store.incidents.get("inc_9")
 
 
-def _decision(number: int, outcome: str = "held", sentence: str = "no policy", at: float = 0.0) -> outcomes.Decision:
-    answer = outcomes.GateAnswer(outcomes.Gate.COOLDOWN, is_passed=False, sentence="4 min left", numbers={"left": 240})
+def _decision(
+    number: int,
+    outcome: str = "held",
+    sentence: str = "no policy",
+    at: float = 0.0,
+    gate: outcomes.Gate = outcomes.Gate.COOLDOWN,
+) -> outcomes.Decision:
+    answer = outcomes.GateAnswer(gate, is_passed=False, sentence="4 min left", numbers={"left": 240})
+    answers = () if outcome == "held" else (answer,)
     when = START + timedelta(seconds=at)
     return outcomes.Decision(
-        f"dec_{number}", when, "chat", "chat/node-1", "flush-cache", outcome, sentence, "inc_1", "p", answers=(answer,)
+        f"dec_{number}", when, "chat", "chat/node-1", "flush-cache", outcome, sentence, "inc_1", "p", answers=answers
     )
 
 
@@ -158,6 +181,15 @@ async def test_repeated_hold_moves_forward_instead_of_piling_up(store: house.Hou
     await store.decisions.record(_decision(4, at=4))
     assert [one.id for one in await store.decisions.find()] == ["dec_4", "dec_3", "dec_2"]
     assert (await store.decisions.find(limit=1))[0] == _decision(4, at=4)
+
+
+async def test_a_refusal_whose_numbers_count_down_stays_one_row(store: house.House) -> None:
+    """A cooldown says other seconds at every tick; only another gate is another refusal."""
+    for number in range(3):
+        await store.decisions.record(_decision(number, "denied", f"cooldown: {9 - number} s left", number))
+    await store.decisions.record(_decision(3, "denied", "silenced", 3, outcomes.Gate.SILENCE))
+    found = await store.decisions.find()
+    assert [(one.id, one.sentence) for one in found] == [("dec_3", "silenced"), ("dec_2", "cooldown: 7 s left")]
 
 
 async def test_answers_given_to_people_are_all_kept(store: house.House) -> None:
@@ -248,17 +280,21 @@ async def test_retention_deletes_what_ended_and_keeps_what_is_open(store: house.
 
 
 async def test_runs_are_found_by_what_they_are(store: house.House, clock: FakeClock) -> None:
-    """Filters for state, service, incident and time; `unfinished` means every state that is not final."""
+    """Filters for state, service, incident, runbook, key and end; `unfinished` means every state not final."""
     driven = run_support.make_engine(store, clock, run_support.Stage(), {"note": run_support.NotingAction()})
     await driven._member.join()
     first = await driven.submit(run_support.plan())
     await run_support.play(driven)
     clock.move(60)
-    second = await driven.submit(run_support.plan())
+    second = await driven.submit(run_support.plan(dedup_key="k-2"))
     assert [one.id for one in await store.runs.find()] == [second, first]
     assert [one.id for one in await store.runs.find(state="unfinished")] == [second]
     assert [one.id for one in await store.runs.find(state="succeeded")] == [first]
-    assert [one.id for one in await store.runs.find(since=clock.now())] == [second]
+    assert [one.id for one in await store.runs.find(ended_since=clock.now() - timedelta(seconds=60))] == [first]
+    assert await store.runs.find(ended_since=clock.now()) == ()
+    assert [one.id for one in await store.runs.find(dedup_key="k-2")] == [second]
+    assert [one.id for one in await store.runs.find(runbook="flush-cache")] == [second, first]
+    assert await store.runs.find(runbook="restart-node") == ()
     assert [one.id for one in await store.runs.find(service="chat", incident_id="inc_1", limit=1)] == [second]
     assert await store.runs.find(service="search") == ()
     assert (await store.runs.get(first)).plan == run_support.plan()
