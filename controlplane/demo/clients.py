@@ -1,12 +1,12 @@
-"""The clients of the demo: the load generator as a process, and its samples as they are written.
+"""The clients of the demo: the load generator as a process, what it is told to do, and its samples as they are written.
 
-Called by the demo alone. Async for starting and stopping; reading the samples is a short read of a local file.
+Called by the demo alone. Async for starting and stopping; telling it what to do and reading its samples are short writes
+and reads of local files.
 """
 
 import sys
-from pathlib import Path
 
-from controlplane.demo import processes
+from controlplane.demo import configuration, processes
 from controlplane.scenarios import loadplan, prompts, stories
 from controlplane.scenarios import samples as smp
 
@@ -14,41 +14,46 @@ _NAME = "load"
 
 
 class Clients:
-    """One run of the load generator."""
+    """One run of the load generator after the other."""
 
-    def __init__(self, started: processes.Processes, folder: Path) -> None:
+    def __init__(self, started: processes.Processes, files: configuration.Files) -> None:
         self._processes = started
-        self._path = folder / "samples.jsonl"
-        self._plan_path = folder / "load.json"
+        self._files = files
+        self._samples_path = files.folder / "samples.jsonl"
+        self._traffic_path = files.folder / "traffic.json"
         self._read: list[smp.Sample] = []
         self._offset = 0
 
-    async def start(self, story: stories.Story, gateway_url: str, seconds: float) -> None:
+    async def start(self, story: stories.Story, seconds: float) -> None:
         """Start the load of a story for at most `seconds`."""
-        load = story.spec.load
         plan = loadplan.LoadPlan(
-            gateway_url=gateway_url,
-            prompts=prompts.ALL[: load.prompts],
-            max_tokens=load.max_tokens,
-            rate_per_second=load.rate_per_second,
-            users=load.users,
+            gateway_url=self._files.addresses.gateway,
+            api_keys={level: self._files.api_keys[level] for level in story.levels()},
+            prompts=prompts.ALL[: story.spec.load.prompts],
+            max_tokens=max(traffic.max_tokens for traffic in story.traffic()),
+            traffic_path=self._traffic_path,
             seconds=seconds,
-            samples_path=self._path,
+            samples_path=self._samples_path,
         )
-        self._path.write_text("", encoding="utf-8")
+        self._samples_path.write_text("", encoding="utf-8")
         self._read, self._offset = [], 0
-        self._plan_path.write_text(plan.model_dump_json(), encoding="utf-8")
-        argv = [sys.executable, "-m", "controlplane.scenarios.loadgen", str(self._plan_path)]
+        self.switch(story.spec.load)
+        plan_path = self._files.write_secret("load.json", plan.model_dump_json())
+        argv = [sys.executable, "-m", "controlplane.scenarios.loadgen", str(plan_path)]
         await self._processes.start(processes.Command(_NAME, argv))
 
     async def stop(self) -> None:
         """End the load."""
         await self._processes.stop(_NAME)
 
+    def switch(self, traffic: stories.Traffic) -> None:
+        """Let clients do something else; they notice within a fraction of a second."""
+        loadplan.write_traffic(self._traffic_path, traffic)
+
     def samples(self) -> list[smp.Sample]:
         """Return every request so far; raises GiveUpError when the generator ended early."""
         self._processes.check(_NAME)
-        with self._path.open("rb") as file:
+        with self._samples_path.open("rb") as file:
             file.seek(self._offset)
             for line in file:
                 if not line.endswith(b"\n"):

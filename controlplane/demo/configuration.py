@@ -5,20 +5,28 @@ are the shipped ones, runbooks too but for the demo's shorter times. Secrets are
 that only the user may read. Plain functions that write small files.
 """
 
+import os
 import secrets
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
+from actions.local import definitions
+from alerts import prometheus_config
 from controlplane.demo import constants, processes
 from controlplane.domain import policies
 from controlplane.runs.language import library
+from controlplane.scenarios import samples as smp
 
 _TOKEN_BYTES = 24
 _WIRE = "http://127.0.0.1:"
+# Where Prometheus finds the nodes; whoever starts and stops them writes it.
+TARGETS_FILE = f"targets/{prometheus_config.NODES}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +40,29 @@ class Addresses:
     server: str
 
     @classmethod
-    def choose(cls) -> "Addresses":
+    def choose(cls, num_nodes: int) -> "Addresses":
         """Take free ports."""
-        ports = iter(processes.free_ports(len(constants.NODES) + 4))
-        nodes = {name: f"{_WIRE}{next(ports)}" for name in constants.NODES}
+        ports = iter(processes.free_ports(num_nodes + 4))
+        nodes = {f"node-{number}": f"{_WIRE}{next(ports)}" for number in range(1, num_nodes + 1)}
         return cls(nodes, *(f"{_WIRE}{next(ports)}" for _ in range(4)))
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The demo's folder and what stands in it."""
+    """The demo's folder and what stands in it. `api_keys` are those of clients, by the level that they grant."""
 
     folder: Path
     addresses: Addresses
     admin_token: str
+    gateway_key: str
+    api_keys: Mapping[smp.Level, str]
 
     @classmethod
-    def open(cls, folder: Path) -> "Files":
-        """Prepare a folder: take ports, make the token for the admin APIs of nodes and gateway."""
-        token = secrets.token_urlsafe(_TOKEN_BYTES)
-        files = cls(folder, Addresses.choose(), token)
+    def open(cls, folder: Path, num_nodes: int) -> "Files":
+        """Prepare a folder: take ports, make the token for the admin APIs and the keys for the data APIs."""
+        keys: dict[smp.Level, str] = {level: secrets.token_urlsafe(_TOKEN_BYTES) for level in smp.LEVELS}
+        token, gateway_key = secrets.token_urlsafe(_TOKEN_BYTES), secrets.token_urlsafe(_TOKEN_BYTES)
+        files = cls(folder, Addresses.choose(num_nodes), token, gateway_key, keys)
         files.write_secret("admin-api-token", token)
         return files
 
@@ -63,11 +74,9 @@ class Files:
         return path
 
     def write(self, name: str, document: object) -> Path:
-        """Write a YAML file."""
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-        return path
+        """Write a YAML file; only the user may read it, for some hold keys."""
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        return self.write_secret(name, yaml.safe_dump(document, sort_keys=False))
 
     @property
     def data_dir(self) -> Path:
@@ -94,12 +103,30 @@ def write_node(files: Files, name: str) -> Path:
             "service": constants.SERVICE,
             "port": port_of(files.addresses.nodes[name]),
             "admin_tokens": [files.admin_token],
+            "api_keys": [{"key": files.gateway_key, "is_gateway": True}],
             "pace_step_seconds": constants.PACE_STEP_SECONDS,
             "batch": {"max_size": constants.MAX_BATCH_SIZE, "max_wait_seconds": constants.BATCH_WAIT_SECONDS},
             "cache": {"audit_ratio": constants.AUDIT_RATIO},
             "faults_enabled": True,
             "shutdown_grace_seconds": 1,
+            "lifeline_pid": os.getpid(),
         },
+    )
+
+
+def write_fleet(files: Files) -> Path:
+    """Write which nodes there are and how each is started, for the demo and for the control plane alike."""
+    nodes: dict[str, object] = {
+        name: {
+            "argv": [sys.executable, "-m", "inference_node.server", "--config", str(write_node(files, name))],
+            "url": url,
+            "environment": {"OMP_NUM_THREADS": "1"},
+        }
+        for name, url in files.addresses.nodes.items()
+    }
+    return files.write(
+        definitions.FILE,
+        {"nodes": nodes, "targets_file": TARGETS_FILE, "stop_seconds": constants.NODE_STOP_SECONDS},
     )
 
 
@@ -112,27 +139,35 @@ def write_gateway(files: Files) -> Path:
             "service": constants.SERVICE,
             "port": port_of(files.addresses.gateway),
             "admin_tokens": [files.admin_token],
+            "api_keys": [{"key": key, "level": level} for level, key in files.api_keys.items()],
+            "node_api_key": files.gateway_key,
+            "max_outstanding": constants.PLACES_IN_GATEWAY_PER_NODE * len(nodes),
+            "max_at_nodes": constants.PLACES_AT_NODE * len(nodes),
+            "levels": constants.LEVEL_PLACES,
             "nodes": nodes,
             "shutdown_grace_seconds": 1,
+            "slow_start_seconds": constants.SLOW_START_SECONDS,
+            "lifeline_pid": os.getpid(),
         },
     )
 
 
 def write_services(files: Files) -> Path:
-    """Write services.yaml: one service of two nodes."""
-    pool = {"name": "hot", "actuator": "local", "min": 1, "max": len(constants.NODES)}
+    """Write services.yaml: one service of all nodes."""
+    pool = {"name": "hot", "actuator": "local", "min": 1, "max": len(files.addresses.nodes)}
     service = {
         "name": constants.SERVICE,
         "profile": "dsctl",
         "selector": {"service": constants.SERVICE},
         "objectives": {"latency_p99_seconds": 1.5, "success_ratio": 0.995},
+        "thresholds": {"pending_requests": constants.PENDING_REQUESTS},
         "pools": [pool],
     }
     return files.write("services.yaml", {"services": [service]})
 
 
 def write_runbooks(files: Files, shipped: Mapping[str, str]) -> Path:
-    """Write the shipped runbooks (name to YAML) with the demo's times of verification."""
+    """Write the shipped runbooks (name to YAML) with the demo's times of verification and draining, and its length of capped answers."""
     folder = files.folder / "runbooks"
     for name, text in shipped.items():
         document = cast("dict[str, Any]", yaml.safe_load(text))
@@ -140,7 +175,22 @@ def write_runbooks(files: Files, shipped: Mapping[str, str]) -> Path:
         verify = document["spec"].get("verify")
         if verify is not None:
             verify.update(within=constants.VERIFY_WITHIN, hold=constants.VERIFY_HOLD)
+        inputs = document["spec"].get("inputs", {})
+        for known, default in constants.RUNBOOK_INPUTS.items():
+            if known in inputs:
+                inputs[known]["default"] = default
         files.write(f"runbooks/{name}.yaml", document)
+    return folder
+
+
+def write_policies(files: Files) -> Path:
+    """Write the shipped policies with the demo's pace of the degradation ladder."""
+    folder = files.folder / "policies"
+    for entry in (resources.files("controlplane.engine") / "library").iterdir():
+        document = cast("dict[str, Any]", yaml.safe_load(entry.read_text(encoding="utf-8")))
+        if "ladder" in document["spec"]:
+            document["spec"]["ladder"].update(constants.LADDER)
+        files.write(f"policies/{entry.name}", document)
     return folder
 
 
@@ -155,6 +205,7 @@ def write_server(files: Files, mode: policies.Mode, *, services: Path, runbooks:
             "alertmanager_url": at.alertmanager,
             "services_file": str(services),
             "runbooks_dir": str(runbooks),
+            "policies_dir": str(write_policies(files)),
             "mode": mode.value,
             "tick_seconds": constants.TICK_SECONDS,
             "query_window_seconds": constants.RATE_WINDOW_SECONDS,
@@ -162,6 +213,8 @@ def write_server(files: Files, mode: policies.Mode, *, services: Path, runbooks:
             "resolve_grace_seconds": constants.RESOLVE_GRACE_SECONDS,
             "listen": {"host": "127.0.0.1", "port": port_of(at.server)},
             "node_admin": {"token_file": str(files.folder / "admin-api-token")},
+            "node_api": {"token_file": str(files.write_secret("node-api-key", files.gateway_key))},
+            "local_fleets": {constants.SERVICE: {"folder": str(files.folder)}},
             "gateways": {
                 constants.SERVICE: {
                     "admin_url": at.gateway,

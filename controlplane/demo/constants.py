@@ -5,29 +5,52 @@ real model with a minimum time for each step, so that a node's capacity is set b
 """
 
 SERVICE = "chat"
-NODES = ("node-1", "node-2")
 
-# One step of the tiny model takes about 2 ms of CPU; at 20 ms a step a busy node uses a tenth of a core.
-PACE_STEP_SECONDS = 0.02
-MAX_BATCH_SIZE = 8
+# One step of the tiny model takes about 2 ms of CPU; at 40 ms a step a busy node uses a tenth of a core, and a machine
+# that is busy with something else hardly changes what it can do.
+PACE_STEP_SECONDS = 0.04
+MAX_BATCH_SIZE = 4
 BATCH_WAIT_SECONDS = 0.02
 # A quarter of the cache's hits is computed again and compared; 0.05 outside the demo. With 10 hits a second on a node
 # that is enough for a ratio within one window.
 AUDIT_RATIO = 0.25
+
+# Places of the gateway: the queue stands there, where the levels order it, and nodes hold a little more than they compute.
+# They are few enough that a surge of a hundred requests a second fills them within seconds.
+PLACES_AT_NODE = MAX_BATCH_SIZE + 2
+PLACES_IN_GATEWAY_PER_NODE = 100
+LEVEL_PLACES: dict[str, dict[str, float]] = {
+    "premium": {"concurrency": 24, "queue": 48, "timeout_seconds": 5},
+    "standard": {"concurrency": 20, "queue": 60, "timeout_seconds": 20},
+    "batch": {"concurrency": 12, "queue": 90, "timeout_seconds": 30},
+}
+# A third of what one level may have waiting: with the batch level shed, a surge of the standard level is overload, too.
+PENDING_REQUESTS = 20
 
 SCRAPE_SECONDS = 1
 EVALUATION_SECONDS = 1
 # Shipped rules look back one or two minutes and hold for up to five; this makes ten seconds of one minute.
 RATE_WINDOW_SECONDS = 10
 RULE_TIME_RATIO = RATE_WINDOW_SECONDS / 60
+# Error budgets are watched over hours; here the next scenario would find the last one's errors still being told of.
+MAX_WINDOW_SECONDS = 3 * RATE_WINDOW_SECONDS
 GROUP_WAIT_SECONDS = 1
 GROUP_INTERVAL_SECONDS = 5
 
 TICK_SECONDS = 2.0
 INCIDENT_QUIET_SECONDS = 15.0
 RESOLVE_GRACE_SECONDS = 30.0
+# The ladder's steps follow the windows above: a rung shows its effect once the old requests have left them.
+LADDER = {"up_after": "2s", "settle": "5s", "down_after": "12s"}
 VERIFY_HOLD = "5s"
 VERIFY_WITHIN = "60s"
+
+# A returned node has its full share within one window of rates.
+SLOW_START_SECONDS = 5
+# A node that hangs ends nothing, so that what it was doing is lost either way; capped answers are what the ladder's
+# first rung leaves of the long ones.
+RUNBOOK_INPUTS = {"drain_seconds": 3, "max_tokens": 24}
+NODE_STOP_SECONDS = 6.0
 
 # Importing torch takes 10 to 17 s on a cold, busy machine with two cores, and two nodes do it at once.
 READY_SECONDS = 180.0

@@ -1,7 +1,8 @@
-"""The local fleet: two nodes, a gateway, Prometheus, Alertmanager and the control plane, all real, all on loopback.
+"""The local fleet: its nodes, a gateway, Prometheus, Alertmanager and the control plane, all real, all on loopback.
 
-Called by the demo's `run`. Starts them in the order in which they need each other, says what it waits for, and is where
-stories inject their faults. Async; whoever constructs it stops the processes, whatever happened.
+Called by the demo's `run`. Starts them in the order in which they need each other and says what it waits for. The nodes
+are started through the same local fleet through which the control plane restarts them. Async; whoever constructs it calls
+`stop` and stops the processes, whatever happened; should the demo be killed, nodes and gateway end themselves.
 """
 
 import asyncio
@@ -10,35 +11,47 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
-
+from actions.local import definitions
+from actions.local import fleet as local
+from actions.node import data
 from controlplane import settings
 from controlplane.demo import configuration, constants, monitoring, processes
-from controlplane.domain import errors, outcomes, policies
+from controlplane.domain import errors, policies, ports
 from controlplane.scenarios import remote
 
-_ADMIN_TIMEOUT_SECONDS = 10.0
+_SERVER = "server"
+_POLL_SECONDS = 0.2
 
 
 class LocalFleet:
     """Everything of the demo but its clients."""
 
-    def __init__(self, files: configuration.Files, started: processes.Processes, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        files: configuration.Files,
+        started: processes.Processes,
+        clock: ports.Clock,
+        say: Callable[[str], None],
+    ) -> None:
         self._files = files
         self._processes = started
+        self._clock = clock
         self._say = say
+        self._nodes = local.LocalFleet(constants.SERVICE, files.folder, clock)
+        self._data = data.NodeData("")
 
     async def start(self, mode: policies.Mode) -> None:
         """Start everything and return when it is ready; raises GiveUpError naming what did not come up, and its log.
 
         Alertmanager comes last: its webhook needs a token that only the running control plane can make.
         """
-        server = self._server(mode)
-        first = [self._node(name) for name in constants.NODES] + [server]
-        for command in first:
-            await self._processes.start(command)
-        self._say(f"starting {', '.join(constants.NODES)} and the control plane; importing torch takes a while")
-        await asyncio.gather(*(self._ready(command) for command in first))
+        configuration.write_fleet(self._files)
+        server, names = self._server(mode), self._nodes.names()
+        for name in names:
+            await self._nodes.start(name)
+        await self._processes.start(server)
+        self._say(f"starting {', '.join(names)} and the control plane; importing torch takes a while")
+        await asyncio.gather(self._ready(server), *(self._node_ready(name) for name in names))
         # Scraping begins when there is something to scrape, so that nothing is reported missing that only starts.
         for command in (self._gateway(), self._prometheus(), self._alertmanager(await self._make_webhook_token())):
             await self._processes.start(command)
@@ -49,10 +62,24 @@ class LocalFleet:
         seconds = await self._processes.wait_ready(command, constants.READY_SECONDS)
         self._say(f"{command.name} answers at {command.ready_url} after {seconds:.1f} s")
 
-    def _node(self, name: str) -> processes.Command:
-        config = configuration.write_node(self._files, name)
-        argv = (sys.executable, "-m", "inference_node.server", "--config", str(config))
-        return processes.Command(name, argv, f"{self._files.addresses.nodes[name]}/ready", {"OMP_NUM_THREADS": "1"})
+    async def _node_ready(self, name: str) -> None:
+        """Wait for a node; raises GiveUpError with the end of its log when it ends, or does not answer in time."""
+        start = self._clock.monotonic()
+        while not await self._data.is_ready(self._nodes.url(name)):
+            status, waited = self._nodes.status(name), self._clock.monotonic() - start
+            if not status.is_running or waited >= constants.READY_SECONDS:
+                raise errors.GiveUpError(
+                    f"{name} is {status} and was not ready after {waited:.0f} s; {self._nodes.last_words(name)}"
+                )
+            await self._clock.sleep(_POLL_SECONDS)
+        self._say(f"{name} answers at {self._nodes.url(name)} after {self._clock.monotonic() - start:.1f} s")
+
+    async def stop(self) -> None:
+        """End the control plane, so that it repairs nothing any more, and then the nodes."""
+        await self._processes.stop(_SERVER)
+        await self._data.aclose()
+        if (self._files.folder / definitions.FILE).exists():
+            await asyncio.gather(*(self._nodes.stop(name) for name in self._nodes.names()))
 
     def _gateway(self) -> processes.Command:
         config = configuration.write_gateway(self._files)
@@ -62,7 +89,7 @@ class LocalFleet:
     def _server(self, mode: policies.Mode) -> processes.Command:
         config = configuration.write_server_files(self._files, mode)
         argv = (sys.executable, "-m", "controlplane.cli", "server", "start", "--config", str(config))
-        return processes.Command("server", argv, f"{self._files.addresses.server}/livez")
+        return processes.Command(_SERVER, argv, f"{self._files.addresses.server}/livez")
 
     def _prometheus(self) -> processes.Command:
         config = monitoring.write_prometheus(self._files)
@@ -101,22 +128,3 @@ class LocalFleet:
         async with remote.client(self._files.addresses.server, self.server_token()) as http:
             token = await remote.Api(http).create_token("alertmanager", "events")
         return self._files.write_secret("webhook-token", token)
-
-    async def inject(self, node: str, fault: str, params: dict[str, outcomes.Json], ttl_seconds: float) -> None:
-        """Switch a fault on at a node; raises GiveUpError when it refuses or does not answer."""
-        await self._admin("PUT", node, fault, {**params, "ttl_seconds": round(ttl_seconds)})
-
-    async def withdraw(self, node: str, fault: str) -> None:
-        """Switch a fault off; one that is off already is fine."""
-        await self._admin("DELETE", node, fault, None)
-
-    async def _admin(self, method: str, node: str, fault: str, body: dict[str, outcomes.Json] | None) -> None:
-        url = f"{self._files.addresses.nodes[node]}/admin/v1/faults/{fault}"
-        headers = {"Authorization": f"Bearer {self._files.admin_token}"}
-        try:
-            async with httpx.AsyncClient(timeout=_ADMIN_TIMEOUT_SECONDS, trust_env=False) as http:
-                answer = await http.request(method, url, json=body, headers=headers)
-        except httpx.TransportError as error:
-            raise errors.GiveUpError(f"{node} does not answer {method} {fault}: {error!r}") from error
-        if not answer.is_success:
-            raise errors.GiveUpError(f"{node} refused {method} {fault} with {answer.status_code}: {answer.text[:200]}")

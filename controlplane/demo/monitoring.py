@@ -1,7 +1,7 @@
 """Writes what Prometheus and Alertmanager of the demo read: the shipped rules and routes at the demo's pace.
 
 Called by the demo's fleet. The rules are generated as for any installation, from services.yaml and the metric profiles;
-only their durations are multiplied by one ratio. Plain functions that write small files.
+only their durations are multiplied by one ratio, and the ranges of hours are cut. Plain functions that write small files.
 """
 
 from collections.abc import Iterable
@@ -16,11 +16,9 @@ _WEBHOOK_PATH = "/api/v1/webhooks/alertmanager"
 
 
 def write_prometheus(files: configuration.Files) -> Path:
-    """Write rules, targets and configuration, and return the path of the latter."""
+    """Write rules, targets and configuration, and return the path of the latter; the nodes' are the local fleet's."""
     at = files.addresses
     write_rules(files)
-    nodes = [_target(url, node=name) for name, url in at.nodes.items()]
-    _write_targets(files, prometheus_config.NODES, nodes)
     _write_targets(files, prometheus_config.GATEWAY, [_target(at.gateway)])
     _write_targets(files, prometheus_config.CONTROL_PLANE, [prometheus_config.Target(_host_port(at.server))])
     text = prometheus_config.config(
@@ -41,7 +39,12 @@ def write_rules(files: configuration.Files) -> Path:
     """Write the rule file for the demo's services."""
     services = service_file.load(configuration.write_services(files))
     loaded = profiles.load_all([one.profile for one in services], catalogue.load())
-    speed = pace.Pace(constants.RULE_TIME_RATIO, constants.SCRAPE_SECONDS, constants.EVALUATION_SECONDS)
+    speed = pace.Pace(
+        constants.RULE_TIME_RATIO,
+        constants.SCRAPE_SECONDS,
+        constants.EVALUATION_SECONDS,
+        constants.MAX_WINDOW_SECONDS,
+    )
     engines = {name: profile.queries for name, profile in loaded.items()}
     return _write(files, "rules.yml", generate.rules(services, engines, speed=speed))
 
@@ -71,8 +74,8 @@ def _write_targets(files: configuration.Files, job: str, targets: Iterable[prome
     path.write_text(prometheus_config.target_file(targets), encoding="utf-8")
 
 
-def _target(url: str, *, node: str = "") -> prometheus_config.Target:
-    return prometheus_config.Target(_host_port(url), service=constants.SERVICE, node=node)
+def _target(url: str) -> prometheus_config.Target:
+    return prometheus_config.Target(_host_port(url), service=constants.SERVICE)
 
 
 def _host_port(url: str) -> str:

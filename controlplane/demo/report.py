@@ -1,12 +1,14 @@
 """What the demo prints at its end: one row for each scenario, and what did not go as it should."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich import box, table
 from rich.console import Console
 
-from controlplane.scenarios import runner
+from controlplane.scenarios import runner, stories
 from controlplane.scenarios import samples as smp
+
+_NOTHING = smp.measure(())
 
 
 def show(console: Console, results: Sequence[runner.ScenarioResult]) -> None:
@@ -20,9 +22,9 @@ def show(console: Console, results: Sequence[runner.ScenarioResult]) -> None:
     )
     console.print(
         _table(
-            "what clients saw (P99, wrong or failed answers)",
-            ("id", "before", "during", "after"),
-            (_saw(result) for result in results),
+            "what clients saw (P99, wrong or failed answers, refused with 429)",
+            ("id", "level", "before", "during", "after"),
+            (row for result in results for row in _saw(result)),
         )
     )
     for result in results:
@@ -40,15 +42,30 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
 
 
 def _happened(result: runner.ScenarioResult) -> tuple[str, ...]:
-    injected = "\n".join(f"{at.inject.fault}\non {at.inject.node}" for at in result.story.injections())
-    detected = f"{result.opened_by}\n{_seconds(result.detected_seconds)}" if result.opened_by else "nobody"
+    injected = "\n".join(map(_deed, result.story.deeds()))
+    by = (result.opened_by or "nobody").replace(":", ":\n")
+    detected = f"{by}\n{_seconds(result.detected_seconds)}" if result.opened_by else by
     acted, recovered = _seconds(result.acted_seconds), _seconds(result.clients.recovered_seconds)
     return result.story.id, injected, detected, acted, recovered, result.clients.verdict.value
 
 
-def _saw(result: runner.ScenarioResult) -> tuple[str, ...]:
+def _deed(deed: stories.At) -> str:
+    if deed.inject is not None:
+        return f"{deed.inject.fault}\non {deed.inject.node}"
+    return str(deed)
+
+
+def _saw(result: runner.ScenarioResult) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each level, and above them one for what the story promises a level in its middle."""
     clients = result.clients
-    return result.story.id, _measure(clients.before), _measure(clients.during), _measure(clients.after)
+    stretches = (clients.before, clients.during, clients.after)
+    for one in clients.held:
+        held = one.held
+        when = f"{held.from_seconds:g} to {held.until_seconds:g} s:"
+        yield result.story.id, held.level, "", f"{when}\n{_measure(one.seen)}", ""
+    for level in result.story.levels():
+        seen = (stretch.levels.get(level, _NOTHING) for stretch in stretches)
+        yield result.story.id, level, *map(_measure, seen)
 
 
 def _seconds(value: float | None) -> str:
@@ -56,6 +73,8 @@ def _seconds(value: float | None) -> str:
 
 
 def _measure(seen: smp.Measure) -> str:
-    if seen.p99_seconds is None or seen.error_ratio is None:
+    if seen.rejected_ratio is None:
         return "no request"
-    return f"{seen.p99_seconds * 1000:.0f} ms, {seen.error_ratio:.1%}"
+    if seen.p99_seconds is None or seen.error_ratio is None:
+        return "all refused"
+    return f"{seen.p99_seconds * 1000:.0f} ms, {seen.error_ratio:.1%}, {seen.rejected_ratio:.0%}"

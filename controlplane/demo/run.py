@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import shlex
 import shutil
 import signal
 import sys
@@ -21,7 +22,7 @@ from typing import cast
 from rich.console import Console
 
 from controlplane import clock
-from controlplane.demo import clients, configuration, constants, fleet, processes, report
+from controlplane.demo import clients, configuration, constants, drill, fleet, processes, report
 from controlplane.domain import errors, policies
 from controlplane.scenarios import remote, reports, runner, stories
 
@@ -64,6 +65,7 @@ class _Stage:
     processes: processes.Processes
     started_at: float
     is_kept: bool = True
+    local: fleet.LocalFleet | None = None
 
     @classmethod
     def open(cls) -> "_Stage":
@@ -77,7 +79,11 @@ class _Stage:
 
     async def close(self) -> None:
         """End every process, then the folder."""
-        await self.processes.stop_all()
+        try:
+            if self.local is not None:
+                await self.local.stop()
+        finally:
+            await self.processes.stop_all()
         if self.is_kept:
             self.say(f"the files and logs of this demo are kept in {self.folder}")
         else:
@@ -101,8 +107,9 @@ async def _up(chosen: Sequence[stories.Story], mode: policies.Mode, *, keep: boo
 async def _perform(
     stage: _Stage, chosen: Sequence[stories.Story], mode: policies.Mode, *, keep: bool
 ) -> list[runner.ScenarioResult]:
-    files = configuration.Files.open(stage.folder)
-    local = fleet.LocalFleet(files, stage.processes, stage.say)
+    files = configuration.Files.open(stage.folder, max(story.spec.fleet.nodes for story in chosen))
+    local = fleet.LocalFleet(files, stage.processes, stage.clock, stage.say)
+    stage.local = local
     await local.start(mode)
     results = await _play(stage, chosen, mode, local, files)
     report.show(Console(highlight=False), results)
@@ -132,16 +139,21 @@ async def _play(
     def tell(line: runner.Progress) -> None:
         stage.say(f"{line.scenario} {line.at_seconds:+6.1f} s  {line.text}")
 
-    load = clients.Clients(stage.processes, stage.folder)
+    load = clients.Clients(stage.processes, files)
     results: list[runner.ScenarioResult] = []
-    async with remote.client(files.addresses.server, local.server_token()) as http:
-        player = runner.Runner(fleet=local, control=remote.Api(http), load=load, clock=stage.clock, tell=tell)
-        for story in chosen:
+    async with (
+        remote.client(files.addresses.server, local.server_token()) as http,
+        drill.open_drill(files, stage.clock) as fleet_drill,
+    ):
+        player = runner.Runner(fleet=fleet_drill, control=remote.Api(http), load=load, clock=stage.clock, tell=tell)
+        for number, story in enumerate(chosen, start=1):
             stage.say(f"{story.id}: {story.metadata.title} (mode {mode})")
-            spec = story.spec
-            seconds = spec.warm_seconds + spec.before_seconds + spec.window_seconds + constants.LOAD_MARGIN_SECONDS
-            await load.start(story, files.addresses.gateway, seconds)
-            results.append(await player.play(story, mode))
+            await load.start(story, story.spec.longest_seconds + constants.LOAD_MARGIN_SECONDS)
+            result = await player.play(story, mode)
+            if number < len(chosen):
+                stage.say(f"{story.id} is over: {result.clients.verdict}; waiting until everything is at rest")
+                result = result.with_complaints(await player.settle(story))
+            results.append(result)
             await load.stop()
     return results
 
@@ -149,6 +161,13 @@ async def _play(
 def _write_report(mode: policies.Mode, results: Sequence[runner.ScenarioResult]) -> None:
     text = json.dumps(reports.as_json(mode, results), indent=2, allow_nan=False)
     Path(constants.REPORT).write_text(text + "\n", encoding="utf-8")
+
+
+def _path_to_dsctl() -> list[str]:
+    """Return what makes the commands below work where `dsctl` was called by its path, as `make demo` does."""
+    if shutil.which("dsctl") is not None:
+        return []
+    return [f'  export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"']
 
 
 def _invitation(files: configuration.Files) -> str:
@@ -162,10 +181,11 @@ def _invitation(files: configuration.Files) -> str:
         f"alertmanager   {at.alertmanager}",
         f"files, logs    {files.folder}",
         "",
-        "Try, in another terminal:",
+        "Try, in another terminal (the clients have gone; incidents, runs and the fleet are there):",
+        *_path_to_dsctl(),
         f"  export DSCTL_SERVER={at.server} DSCTL_TOKEN_FILE={files.server_token_file}",
         "  dsctl incidents list",
-        f"  dsctl remediate flush-cache --service {constants.SERVICE} --node {constants.NODES[0]} --dry-run",
+        f"  dsctl remediate flush-cache --service {constants.SERVICE} --node {next(iter(at.nodes))} --dry-run",
         "  dsctl doctor",
         "",
         "Ctrl-C stops everything and removes the files.",

@@ -1,14 +1,14 @@
-"""How a scenario ended, from what clients saw and from what the control plane shows. Pure.
+"""How a scenario ended, from what clients saw and from what control plane and fleet show. Pure.
 
-The verdict here is the clients': `recovered` needs right answers in time at the end of the scenario. Whether the control
-plane says the same is one of the story's expectations.
+The verdict here is the clients': `recovered` needs right answers in time for every level at the end of the scenario, and
+what the story promises a level in its middle. Whether the control plane says the same is one of the expectations.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from controlplane.domain import findings, outcomes, policies
+from controlplane.domain import findings, outcomes, policies, rungs
 from controlplane.scenarios import samples as smp
 from controlplane.scenarios import stories
 
@@ -40,16 +40,31 @@ class SeenRun:
 
 
 @dataclass(frozen=True, slots=True)
+class SeenFleet:
+    """The fleet as its gateway and nodes show it: the rung of the ladder, and what is not in full service."""
+
+    rung: int = 0
+    limited: tuple[str, ...] = ()
+
+    def complaints(self) -> tuple[str, ...]:
+        """Return what keeps the fleet from being whole; empty when it is."""
+        degraded = (f"the service is on {rungs.describe(self.rung)}",) if self.rung else ()
+        return (*degraded, *self.limited)
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
-    """What the control plane showed since the first injection."""
+    """What was shown since the first deed; `rung_at` is when the service was first seen on a rung or a higher one."""
 
     incidents: tuple[SeenIncident, ...] = ()
     runs: tuple[SeenRun, ...] = ()
+    fleet: SeenFleet = SeenFleet()
+    rung_at: Mapping[int, datetime] = field(default_factory=dict[int, datetime])
 
 
 @dataclass(frozen=True, slots=True)
 class Met:
-    """An expectation that came true, `at_seconds` after the first injection; `is_in_time` compares with its deadline."""
+    """An expectation that came true, `at_seconds` after the first deed; `is_in_time` compares with its deadline."""
 
     entry: stories.By
     at_seconds: float
@@ -66,18 +81,32 @@ class Missed:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldSeen:
+    """What one level saw in the middle of the story, where the story promises it something."""
+
+    held: stories.Held
+    seen: smp.Measure
+
+    @property
+    def is_kept(self) -> bool:
+        """True when the promise was kept."""
+        return self.held.limits.are_kept_by(self.seen)
+
+
+@dataclass(frozen=True, slots=True)
 class Clients:
     """What clients saw before, during and after. `recovered_seconds` is when the last bad answer was behind them.
 
-    `is_felt` says whether the injection hurt them at all: recovering from nothing proves nothing.
+    `is_felt` says whether the trouble hurt them at all: recovering from nothing proves nothing.
     """
 
     verdict: outcomes.Verdict
     is_felt: bool
     recovered_seconds: float | None
-    before: smp.Measure
-    during: smp.Measure
-    after: smp.Measure
+    before: smp.Stretch
+    during: smp.Stretch
+    after: smp.Stretch
+    held: tuple[HeldSeen, ...] = ()
 
 
 def meet(entry: stories.By, seen: Seen, *, injected_at: datetime, now: datetime) -> Met | Missed:
@@ -95,8 +124,11 @@ def meet(entry: stories.By, seen: Seen, *, injected_at: datetime, now: datetime)
 
 def _find(wanted: stories.Expect, seen: Seen) -> tuple[datetime | None, str] | None:
     if wanted.incident is not None:
-        incidents = [i for i in seen.incidents if i.fault is wanted.incident and i.node == wanted.node]
+        incidents = [i for i in seen.incidents if is_meant(wanted, i)]
         return min(((i.opened_at, f"{i.id}, by {i.opened_by}") for i in incidents), default=None)
+    if wanted.rung is not None:
+        at = seen.rung_at.get(wanted.rung)
+        return None if at is None else (at, "the gateway")
     runs = [run for run in seen.runs if run.node == wanted.node]
     if wanted.runbook is not None:
         acts = [(r.acted_at, r.id) for r in runs if r.runbook == wanted.runbook and r.acted_at is not None]
@@ -105,8 +137,18 @@ def _find(wanted: stories.Expect, seen: Seen) -> tuple[datetime | None, str] | N
     return (None, judged[-1]) if judged else None
 
 
+def is_meant(wanted: stories.Expect, incident: SeenIncident) -> bool:
+    """Say whether this is the incident that a story expects."""
+    if incident.fault is not wanted.incident or incident.node != wanted.node:
+        return False
+    return wanted.opened_by in (None, incident.opened_by)
+
+
 def _describe(seen: Seen) -> str:
-    lines = [f"incident {i.fault} on {i.node or 'the service'}: {i.sentence}" for i in seen.incidents]
+    lines = [
+        f"incident {i.fault} on {i.node or 'the service'}, opened by {i.opened_by}: {i.sentence}"
+        for i in seen.incidents
+    ]
     lines += [f"run {r.runbook} on {r.node or 'the service'} is {r.state}: {r.sentence}" for r in seen.runs]
     return "; ".join(lines) or "neither an incident nor a run"
 
@@ -116,23 +158,35 @@ def judge_clients(
 ) -> Clients:
     """Judge what clients saw; the three times are Unix seconds.
 
-    `after` is the last stretch of the scenario, `during` everything from the injection to the recovery, or to `after`
+    `after` is the last stretch of the scenario, `during` everything from the first deed to the recovery, or to `after`
     where there was none.
     """
     spec = story.spec
     calm_from = max(injected, ended - spec.after_seconds)
-    after = smp.measure(smp.between(samples, calm_from, ended))
-    has_recovered = _is_within(spec.limits, after)
+    after = smp.measure_levels(smp.between(samples, calm_from, ended))
+    held = tuple(_held(one, samples, injected) for one in spec.held)
+    has_recovered = _are_well(spec, after) and all(one.is_kept for one in held)
     trouble = [s.at + s.latency_seconds for s in smp.between(samples, injected, calm_from) if is_bad(spec.limits, s)]
     recovered_at = max(trouble, default=injected)
     return Clients(
         verdict=outcomes.Verdict.RECOVERED if has_recovered else outcomes.Verdict.NOT_RECOVERED,
         is_felt=bool(trouble),
         recovered_seconds=round(recovered_at - injected, 3) if has_recovered else None,
-        before=smp.measure(smp.between(samples, started, injected)),
-        during=smp.measure(smp.between(samples, injected, recovered_at if has_recovered else calm_from)),
+        before=smp.measure_levels(smp.between(samples, started, injected)),
+        during=smp.measure_levels(smp.between(samples, injected, recovered_at if has_recovered else calm_from)),
         after=after,
+        held=held,
     )
+
+
+def _held(held: stories.Held, samples: Sequence[smp.Sample], injected: float) -> HeldSeen:
+    there = smp.between(samples, injected + held.from_seconds, injected + held.until_seconds)
+    return HeldSeen(held, smp.measure([sample for sample in there if sample.level == held.level]))
+
+
+def _are_well(spec: stories.Spec, after: smp.Stretch) -> bool:
+    """Say whether every level that clients ask for from the beginning is inside the limits again."""
+    return all(level in after.levels and spec.limits.are_kept_by(after.levels[level]) for level in spec.load.levels)
 
 
 def is_bad(limits: stories.Limits, sample: smp.Sample) -> bool:
@@ -140,16 +194,10 @@ def is_bad(limits: stories.Limits, sample: smp.Sample) -> bool:
     return not sample.is_good or sample.latency_seconds > limits.latency_p99_seconds
 
 
-def _is_within(limits: stories.Limits, seen: smp.Measure) -> bool:
-    if seen.error_ratio is None or seen.p99_seconds is None:
-        return False  # no request, so nobody knows: not recovered
-    return seen.error_ratio <= limits.error_ratio and seen.p99_seconds <= limits.latency_p99_seconds
-
-
 def complaints(mode: policies.Mode, clients: Clients, met: Sequence[Met | Missed], seen: Seen) -> tuple[str, ...]:
     """Return why the scenario did not end as it should in this mode; empty when it did.
 
-    In observe mode nothing may act, and so the trouble must stay.
+    In auto mode the fleet has to be whole again. In observe mode nothing may act, and so the trouble must stay.
     """
     wanted = outcomes.Verdict.RECOVERED if mode is policies.Mode.AUTO else outcomes.Verdict.NOT_RECOVERED
     found = [_complaint(one) for one in met if isinstance(one, Missed) or not one.is_in_time]
@@ -157,9 +205,32 @@ def complaints(mode: policies.Mode, clients: Clients, met: Sequence[Met | Missed
         found.append(f"clients saw {clients.verdict}, expected {wanted}")
     if not clients.is_felt:
         found.append("the injected trouble did not reach the clients, so nothing was shown")
-    if mode is policies.Mode.OBSERVE:
-        found += [f"{run.runbook} acted on {run.node} in observe mode ({run.id})" for run in seen.runs if run.acted_at]
+    if mode is policies.Mode.AUTO:
+        found += [f"at the end {text}" for text in seen.fleet.complaints()]
+        found += [_broken(one) for one in clients.held if not one.is_kept]
+        return tuple(found)
+    acts = [run for run in seen.runs if run.acted_at]
+    found += [f"{run.runbook} acted on {run.node or 'the service'} in observe mode ({run.id})" for run in acts]
+    found += [f"the service was on {rungs.describe(rung)} in observe mode" for rung in seen.rung_at]
     return tuple(found)
+
+
+def _broken(one: HeldSeen) -> str:
+    held, limits = one.held, one.held.limits
+    return (
+        f"level {held.level} from {held.from_seconds:g} to {held.until_seconds:g} s: expected P99 "
+        f"{limits.latency_p99_seconds:g} s, errors {limits.error_ratio:.1%}, refused {limits.rejected_ratio:.1%}; seen "
+        f"P99 {_seconds(one.seen.p99_seconds)}, errors {_share(one.seen.error_ratio)}, "
+        f"refused {_share(one.seen.rejected_ratio)}"
+    )
+
+
+def _seconds(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:g} s"
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1%}"
 
 
 def _complaint(one: Met | Missed) -> str:

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import httpx
 
-from controlplane.domain import errors, findings, outcomes
+from controlplane.domain import errors, findings, outcomes, runs
+from controlplane.domain import incidents as inc
 from controlplane.scenarios import judging
 
 _LIMIT = 100
@@ -28,6 +29,7 @@ class Api:
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
+        self._first_effects: dict[str, dt.datetime] = {}
 
     async def seen(self, since: dt.datetime) -> judging.Seen:
         """Return incidents opened and runs submitted at or after `since`.
@@ -35,19 +37,43 @@ class Api:
         Raises RetryLaterError when it does not answer now, GiveUpError when it refuses.
         """
         incidents = [_incident(item) for item in await self._items("/api/v1/incidents")]
-        runs = [_run(item) for item in await self._items("/api/v1/runs")]
+        submitted = [item for item in await self._items("/api/v1/runs") if _instant(item["created_at"]) >= since]
         return judging.Seen(
             tuple(one for one in incidents if one.opened_at >= since),
-            tuple(one for one in runs if one.created_at >= since),
+            tuple([_run(item, await self._first_effect(item)) for item in submitted]),
         )
+
+    async def unsettled(self) -> tuple[str, ...]:
+        """Return the incidents that are not closed and the runs that have not ended; raises as `seen` does."""
+        incidents = await self._items("/api/v1/incidents")
+        at_work = await self._items("/api/v1/runs", unfinished=True)
+        return (
+            *(
+                f"incident {item['id']} ({item['fault']} on {item['node'] or 'the service'}) is {item['state']}"
+                for item in incidents
+                if item["state"] != inc.IncidentState.CLOSED
+            ),
+            *(f"run {item['id']} of {item['runbook']} is {item['state']}" for item in at_work),
+        )
+
+    async def _first_effect(self, item: Mapping[str, Any]) -> dt.datetime | None:
+        """Return when a run's first step was done; its `acted_at` is that of its newest one, and None before any."""
+        if item["acted_at"] is None:
+            return None
+        name = str(item["id"])
+        if name not in self._first_effects:
+            events = await self._items(f"/api/v1/runs/{name}/events")
+            done = [_instant(event["at"]) for event in events if event["kind"] == runs.RunEventKind.STEP_FINISHED]
+            self._first_effects[name] = min(done, default=_instant(item["acted_at"]))
+        return self._first_effects[name]
 
     async def create_token(self, name: str, role: str) -> str:
         """Make an API token and return its secret; raises as `seen` does."""
         answer = await self._call("POST", "/api/v1/tokens", json={"name": name, "role": role})
         return str(answer["token"])
 
-    async def _items(self, path: str) -> Sequence[Mapping[str, Any]]:
-        answer = await self._call("GET", path, params={"limit": _LIMIT})
+    async def _items(self, path: str, **asked: bool) -> Sequence[Mapping[str, Any]]:
+        answer = await self._call("GET", path, params={"limit": _LIMIT, **asked})
         return cast("Sequence[Mapping[str, Any]]", answer["items"])
 
     async def _call(self, method: str, path: str, **options: Any) -> Mapping[str, Any]:
@@ -67,21 +93,25 @@ def _incident(item: Mapping[str, Any]) -> judging.SeenIncident:
         id=item["id"],
         fault=findings.FaultClass(item["fault"]),
         node=item["node"],
-        opened_at=dt.datetime.fromisoformat(item["opened_at"]),
+        opened_at=_instant(item["opened_at"]),
         opened_by=item["opened_by"],
         sentence=item["sentence"],
     )
 
 
-def _run(item: Mapping[str, Any]) -> judging.SeenRun:
-    acted_at, verdict = item["acted_at"], item["verdict"]
+def _instant(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text)
+
+
+def _run(item: Mapping[str, Any], acted_at: dt.datetime | None) -> judging.SeenRun:
+    verdict = item["verdict"]
     return judging.SeenRun(
         id=item["id"],
         runbook=item["runbook"],
         node=item["node"],
         state=item["state"],
-        created_at=dt.datetime.fromisoformat(item["created_at"]),
-        acted_at=None if acted_at is None else dt.datetime.fromisoformat(acted_at),
+        created_at=_instant(item["created_at"]),
+        acted_at=acted_at,
         verdict=None if verdict is None else outcomes.Verdict(verdict),
         sentence=item["sentence"],
     )

@@ -24,9 +24,26 @@ def _scenario(result: runner.ScenarioResult) -> outcomes.Json:
         "before": clients.before.as_json(),
         "during": clients.during.as_json(),
         "after": clients.after.as_json(),
+        "held": [_held(one) for one in clients.held],
         "runs": list(result.runs),
         "expected": [_expectation(one) for one in result.met],
         "complaints": list(result.complaints),
+    }
+
+
+def _held(one: judging.HeldSeen) -> outcomes.Json:
+    held = one.held
+    return {
+        "level": held.level,
+        "from_s": held.from_seconds,
+        "until_s": held.until_seconds,
+        "limit": {
+            "p99_s": held.limits.latency_p99_seconds,
+            "error_ratio": held.limits.error_ratio,
+            "rejected_ratio": held.limits.rejected_ratio,
+        },
+        **one.seen.as_json(),
+        "is_kept": one.is_kept,
     }
 
 

@@ -1,10 +1,11 @@
 """Plays a story: waits, injects, watches the control plane and the clients, and says how it ended.
 
 Called by the demo and by acceptance tests, which pass the fleet, the control plane and the load as small ports. It never
-acts on the fleet other than by the story's injections, and never tells the control plane anything: what is detected is
+acts on the fleet other than by the story's deeds, and never tells the control plane anything: what is detected is
 detected from metrics and alerts alone. Async; one story at a time; all time through the clock.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +18,9 @@ from controlplane.scenarios import samples as smp
 # How often the control plane is asked; the times that are reported come from its own records.
 _POLL_SECONDS = 0.5
 # How long the load may take to know its reference answers and send its first requests.
-_LOAD_READY_SECONDS = 60.0
+_LOAD_READY_SECONDS = 120.0
+# How long everything may take to be at rest after a story: alerts resolve, incidents close, leases are given back.
+_SETTLE_SECONDS = 150.0
 # An injection that outlives its story would be trouble without a cause; one cut short would heal by itself.
 _TTL_MARGIN_SECONDS = 60.0
 
@@ -26,14 +29,18 @@ Say = Callable[[str], None]
 
 
 class Fleet(Protocol):
-    """Where faults are injected."""
+    """Where faults are injected, and which shows whether it is whole."""
 
     async def inject(self, node: str, fault: str, params: dict[str, outcomes.Json], ttl_seconds: float) -> None:
         """Switch a fault on; raises DsctlError when the node refuses or does not answer."""
         ...
 
     async def withdraw(self, node: str, fault: str) -> None:
-        """Switch it off; it is not an error when it is off already."""
+        """Switch it off and remove what it left behind; it is not an error when it is off already."""
+        ...
+
+    async def look(self) -> judging.SeenFleet:
+        """Return its state; a node that does not answer is part of that."""
         ...
 
 
@@ -44,12 +51,20 @@ class ControlPlane(Protocol):
         """Return the incidents and runs since then; raises RetryLaterError when it does not answer."""
         ...
 
+    async def unsettled(self) -> Sequence[str]:
+        """Return what it has still to do with incidents and runs, in words; raises as `seen` does."""
+        ...
+
 
 class Load(Protocol):
     """The clients."""
 
     def samples(self) -> Sequence[smp.Sample]:
         """Return every request made so far; raises GiveUpError when the generator died."""
+        ...
+
+    def switch(self, traffic: stories.Traffic) -> None:
+        """Let clients do something else from now on."""
         ...
 
 
@@ -81,6 +96,10 @@ class ScenarioResult:
         """True when it ended as it should in its mode."""
         return not self.complaints
 
+    def with_complaints(self, more: Sequence[str]) -> "ScenarioResult":
+        """Return it with what was found wrong afterwards."""
+        return dataclasses.replace(self, complaints=(*self.complaints, *more))
+
 
 @dataclass(slots=True)
 class _Playing:
@@ -92,6 +111,8 @@ class _Playing:
     seen: judging.Seen = field(default_factory=judging.Seen)
     met: dict[stories.By, judging.Met] = field(default_factory=dict[stories.By, judging.Met])
     told: set[str] = field(default_factory=set[str])
+    rung_at: dict[int, datetime] = field(default_factory=dict[int, datetime])
+    waiting: list[stories.At] = field(default_factory=list[stories.At])
 
     @property
     def awaited(self) -> tuple[stories.By, ...]:
@@ -119,8 +140,8 @@ class Runner:
     async def play(self, story: stories.Story, mode: policies.Mode) -> ScenarioResult:
         """Play one story to its end and judge it; whatever was injected is withdrawn, also on cancellation.
 
-        In auto mode it ends early once everything expected has happened and clients have been well for
-        `after_seconds`; in observe mode it always takes the whole window, since the trouble has to stay.
+        In auto mode it ends early once everything expected has happened, the fleet is whole and clients have been well
+        for `after_seconds`; in observe mode it always takes the whole window, since the trouble has to stay.
         """
         spec = story.spec
         self._tell(
@@ -131,14 +152,35 @@ class Runner:
         self._tell(Progress(story.id, -spec.before_seconds, "measuring what clients see before"))
         started = self._clock.now()
         await self._pass(spec.before_seconds)
-        playing = _Playing(story, mode, self._clock.now())
+        playing = _Playing(story, mode, self._clock.now(), waiting=list(story.deeds()))
         try:
             await self._play_timeline(playing)
+            ended = self._clock.now()
+            await self._look(playing)
         finally:
             await self._withdraw(story)
-        ended = self._clock.now()
-        await self._look(playing)
         return self._result(playing, started, ended)
+
+    async def settle(self, story: stories.Story) -> tuple[str, ...]:
+        """Wait until every incident is closed, no run is under way and the fleet is whole.
+
+        Returns what was left when the time for that was over; empty when all is at rest. The load goes on meanwhile,
+        because what clients see is what ends incidents.
+        """
+        give_up = self._clock.monotonic() + _SETTLE_SECONDS
+        while left := await self._unsettled():
+            self._load.samples()
+            if self._clock.monotonic() >= give_up:
+                return tuple(f"{_SETTLE_SECONDS:g} s after {story.id}: {text}" for text in left)
+            await self._clock.sleep(_POLL_SECONDS)
+        return ()
+
+    async def _unsettled(self) -> tuple[str, ...]:
+        try:
+            at_work = await self._control.unsettled()
+        except errors.RetryLaterError as error:
+            return (f"the control plane does not answer: {error}",)
+        return (*at_work, *(await self._fleet.look()).complaints())
 
     async def _wait_for_load(self, story: stories.Story) -> None:
         give_up = self._clock.monotonic() + _LOAD_READY_SECONDS
@@ -157,30 +199,37 @@ class Runner:
             await self._clock.sleep(min(missing, _POLL_SECONDS))
 
     async def _play_timeline(self, playing: _Playing) -> None:
-        waiting = list(playing.story.injections())
         while not self._is_over(playing):
-            while waiting and waiting[0].at_seconds <= self._elapsed(playing):
-                await self._inject(playing, waiting.pop(0))
+            while playing.waiting and playing.waiting[0].at_seconds <= self._elapsed(playing):
+                await self._do(playing, playing.waiting.pop(0))
             await self._look(playing)
             await self._clock.sleep(_POLL_SECONDS)
 
-    async def _inject(self, playing: _Playing, entry: stories.At) -> None:
-        what = entry.inject
-        ttl = playing.story.spec.window_seconds + _TTL_MARGIN_SECONDS
-        await self._fleet.inject(what.node, what.fault, what.params, ttl)
-        self._say(playing, f"injected {what.fault} on {what.node}")
+    async def _do(self, playing: _Playing, entry: stories.At) -> None:
+        if entry.inject is not None:
+            what, ttl = entry.inject, playing.story.spec.window_seconds + _TTL_MARGIN_SECONDS
+            await self._fleet.inject(what.node, what.fault, what.params, ttl)
+        if entry.load is not None:
+            self._load.switch(entry.load)
+        self._say(playing, f"from now on: {entry}")
 
     async def _withdraw(self, story: stories.Story) -> None:
-        for entry in story.injections():
-            await self._fleet.withdraw(entry.inject.node, entry.inject.fault)
+        self._load.switch(story.spec.load)
+        for fault in story.injections():
+            await self._fleet.withdraw(fault.node, fault.fault)
 
     async def _look(self, playing: _Playing) -> None:
-        """Ask the control plane what it shows, and tell what is new; without an answer the last one stands."""
+        """Look at fleet and control plane, and tell what is new; without an answer the last one stands."""
+        fleet = await self._fleet.look()
+        for rung in range(1, fleet.rung + 1):
+            playing.rung_at.setdefault(rung, self._clock.now())
+        playing.seen = dataclasses.replace(playing.seen, fleet=fleet, rung_at=playing.rung_at)
         try:
-            playing.seen = await self._control.seen(playing.injected_at)
+            shown = await self._control.seen(playing.injected_at)
         except errors.RetryLaterError as error:
             self._say(playing, f"the control plane does not answer: {error}")
-            return
+        else:
+            playing.seen = dataclasses.replace(playing.seen, incidents=shown.incidents, runs=shown.runs)
         self._tell_news(playing)
         for entry in playing.awaited:
             now = self._clock.now()
@@ -197,6 +246,8 @@ class Runner:
         for run in playing.seen.runs:
             verdict = f", verdict {run.verdict}" if run.verdict else ""
             self._say(playing, f"run {run.runbook} on {run.node or 'the service'}: {run.state}{verdict}")
+        for text in playing.seen.fleet.complaints():
+            self._say(playing, text)
 
     def _say(self, playing: _Playing, text: str) -> None:
         """Tell a line once for each story."""
@@ -211,7 +262,9 @@ class Runner:
         spec = playing.story.spec
         if self._elapsed(playing) >= spec.window_seconds:
             return True
-        if playing.mode is policies.Mode.OBSERVE or playing.awaited:
+        if playing.mode is policies.Mode.OBSERVE or playing.waiting or playing.awaited:
+            return False
+        if playing.seen.fleet.complaints():
             return False
         calm_from = self._clock.now().timestamp() - spec.after_seconds
         calm = smp.between(self._load.samples(), calm_from, float("inf"))
@@ -229,7 +282,7 @@ class Runner:
             playing.met.get(entry) or judging.meet(entry, playing.seen, injected_at=playing.injected_at, now=ended)
             for entry in playing.story.expectations(playing.mode)
         )
-        first = min(playing.seen.incidents, key=lambda incident: incident.opened_at, default=None)
+        first = _expected_incident(playing) or min(playing.seen.incidents, key=_opened_at, default=None)
         acts = [run.acted_at for run in playing.seen.runs if run.acted_at is not None]
         return ScenarioResult(
             story=playing.story,
@@ -242,6 +295,17 @@ class Runner:
             runs=tuple(run.id for run in playing.seen.runs),
             complaints=judging.complaints(playing.mode, clients, met, playing.seen),
         )
+
+
+def _opened_at(incident: judging.SeenIncident) -> datetime:
+    return incident.opened_at
+
+
+def _expected_incident(playing: _Playing) -> judging.SeenIncident | None:
+    """Return the incident that the story is about: beside it there may be its symptoms, which others noticed."""
+    wanted = [entry.expect for entry in playing.story.expectations(playing.mode) if entry.expect.incident]
+    meant = [one for one in playing.seen.incidents if any(judging.is_meant(expect, one) for expect in wanted)]
+    return min(meant, key=_opened_at, default=None)
 
 
 def _seconds(start: datetime, instant: datetime | None) -> float | None:

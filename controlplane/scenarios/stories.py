@@ -1,8 +1,8 @@
 """Stories: what is done to a fleet at which second, and what the control plane is expected to do by when.
 
-A story is a YAML file: the load clients make, a timeline of injections and expectations, and the limits by which its
-end is judged. Called by the demo, the acceptance tests and everything that plays trouble; never plays anything
-itself. Times are seconds from the first injection. Pure, except that `shipped` reads the files of this package.
+A story is a YAML file: the load clients make, a timeline of deeds (a fault, other load) and expectations, and the limits
+by which it is judged. Called by the demo, the acceptance tests and everything that plays trouble; never plays anything
+itself. Times are seconds from the first deed. Pure, except that `shipped` reads the files of this package.
 """
 
 import functools
@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 import pydantic
 
 from controlplane import strictyaml
-from controlplane.domain import errors, findings, outcomes, policies
+from controlplane.domain import errors, findings, outcomes, policies, rungs
+from controlplane.scenarios import samples as smp
 
 # A story is played on the machine of whoever asks; nobody means an hour of it.
 MAX_WINDOW_SECONDS = 3600.0
@@ -35,20 +36,62 @@ class FleetNeeds(_Part):
     nodes: int = pydantic.Field(ge=1, le=16)
 
 
-class Load(_Part):
-    """What clients do all the time: an open loop of `rate_per_second`, over `prompts` different prompts."""
+class Stream(_Part):
+    """What the clients of one level do: an open loop of `rate` requests a second for answers of `max_tokens`."""
 
-    rate_per_second: float = pydantic.Field(gt=0, le=500)
-    users: int = pydantic.Field(default=4, ge=1, le=100)
-    prompts: int = pydantic.Field(default=40, ge=1, le=40)
+    rate: float = pydantic.Field(gt=0, le=500)
     max_tokens: int = pydantic.Field(default=12, ge=1, le=256)
 
 
+class Traffic(_Part):
+    """What clients do at a time, by service level.
+
+    Where `is_cached` is false, clients refuse cached answers, so that each one costs the engine its work.
+    """
+
+    levels: dict[smp.Level, Stream] = pydantic.Field(min_length=1)
+    is_cached: bool = True
+
+    @property
+    def rate(self) -> float:
+        """Requests a second of all levels together."""
+        return sum(stream.rate for stream in self.levels.values())
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest answer that anybody asks for."""
+        return max(stream.max_tokens for stream in self.levels.values())
+
+
+class Load(Traffic):
+    """What clients do before anything happens, and until the timeline says otherwise. The prompts are fixed ones."""
+
+    prompts: int = pydantic.Field(default=40, ge=1, le=40)
+
+
 class Limits(_Part):
-    """What clients must see for the story to have ended well. A wrong answer is an error."""
+    """What the clients of each level must see. A wrong answer is an error; a refusal (429) is counted apart."""
 
     error_ratio: float = pydantic.Field(ge=0, le=1)
+    rejected_ratio: float = pydantic.Field(default=0.01, ge=0, le=1)
     latency_p99_seconds: float = pydantic.Field(gt=0)
+
+    def are_kept_by(self, seen: smp.Measure) -> bool:
+        """Say whether what was seen lies inside; where nothing was answered nobody knows, and that is no."""
+        if seen.error_ratio is None or seen.p99_seconds is None or seen.rejected_ratio is None:
+            return False
+        if seen.error_ratio > self.error_ratio or seen.rejected_ratio > self.rejected_ratio:
+            return False
+        return seen.p99_seconds <= self.latency_p99_seconds
+
+
+class Held(_Part):
+    """What one level must see in the middle of the story, between two seconds."""
+
+    level: smp.Level
+    from_seconds: Seconds
+    until_seconds: Seconds
+    limits: Limits
 
 
 class Inject(_Part):
@@ -60,33 +103,60 @@ class Inject(_Part):
 
 
 class Expect(_Part):
-    """One thing the control plane should show: an incident, an act of a runbook, or a run's verdict."""
+    """One thing that should show: an incident, an act of a runbook, a run's verdict, or a rung of the ladder or more.
 
-    node: NodeName
+    Without `node` it is about the service as a whole. `opened_by` names the only source that may open the incident.
+    """
+
+    node: NodeName | Literal[""] = ""
     incident: findings.FaultClass | None = None
+    opened_by: str | None = None
     runbook: str | None = None
     verdict: outcomes.Verdict | None = None
+    rung: int | None = pydantic.Field(default=None, ge=1, le=rungs.TOP)
 
     @pydantic.model_validator(mode="after")
     def _is_one_thing(self) -> "Expect":
-        named = [word for word in (self.incident, self.runbook, self.verdict) if word is not None]
+        named = [word for word in (self.incident, self.runbook, self.verdict, self.rung) if word is not None]
         if len(named) != 1:
-            raise ValueError("expects exactly one of incident, runbook and verdict")
+            raise ValueError("expects exactly one of incident, runbook, verdict and rung")
+        if self.opened_by is not None and self.incident is None:
+            raise ValueError("opened_by says who opens an incident, and none is expected here")
         return self
+
+    @property
+    def place(self) -> str:
+        """The node, or the service."""
+        return self.node or "the service"
 
     def __str__(self) -> str:
         if self.incident is not None:
-            return f"an incident of {self.incident} on {self.node}"
+            by = f", opened by {self.opened_by}" if self.opened_by else ""
+            return f"an incident of {self.incident} on {self.place}{by}"
         if self.runbook is not None:
-            return f"{self.runbook} acts on {self.node}"
-        return f"a run on {self.node} ends {self.verdict}"
+            return f"{self.runbook} acts on {self.place}"
+        if self.verdict is not None:
+            return f"a run on {self.place} ends {self.verdict}"
+        return rungs.describe(self.rung or 0)
 
 
 class At(_Part):
-    """At this second, do it."""
+    """At this second, do it: inject a fault, or let clients do something else from now on."""
 
     at_seconds: Seconds
-    inject: Inject
+    inject: Inject | None = None
+    load: Traffic | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _is_one_thing(self) -> "At":
+        if (self.inject is None) == (self.load is None):
+            raise ValueError("does exactly one of inject and load")
+        return self
+
+    def __str__(self) -> str:
+        if self.inject is not None:
+            return f"{self.inject.fault} on {self.inject.node}"
+        return f"load of {self.load.rate:g}/s" if self.load else ""
 
 
 class By(_Part):
@@ -99,31 +169,42 @@ class By(_Part):
 
 def _kind(entry: object) -> str:
     """Tell the two kinds of entries apart by what they do, so that a refusal speaks of the right one."""
-    return "at" if isinstance(entry, At) or (isinstance(entry, dict) and "inject" in entry) else "by"
+    is_done = isinstance(entry, At) or (isinstance(entry, dict) and ("inject" in entry or "load" in entry))
+    return "at" if is_done else "by"
 
 
 Entry = Annotated[Annotated[At, pydantic.Tag("at")] | Annotated[By, pydantic.Tag("by")], pydantic.Discriminator(_kind)]
 
 
 class Spec(_Part):
-    """The story itself. Before the first injection come `warm_seconds` of load, in which caches fill, and then
-    `before_seconds`, which are measured.
+    """The story itself. Before its first entry come `warm_seconds` of load, in which caches fill, and then
+    `before_seconds`, which are measured. `limits` are for each level at its end, `held` for the middle.
     """
 
     fleet: FleetNeeds
     load: Load
     limits: Limits
+    held: tuple[Held, ...] = ()
     warm_seconds: Seconds = 0.0
     before_seconds: Seconds = 10.0
     window_seconds: Seconds
     after_seconds: Seconds = 10.0
     timeline: tuple[Entry, ...] = pydantic.Field(min_length=1)
 
+    @property
+    def longest_seconds(self) -> float:
+        """How long the story takes at most, from the first request."""
+        return self.warm_seconds + self.before_seconds + self.window_seconds
+
     @pydantic.model_validator(mode="after")
     def _fits_the_window(self) -> "Spec":
         if not any(isinstance(entry, At) and entry.at_seconds == 0 for entry in self.timeline):
-            raise ValueError("nothing is injected at second 0, and every time counts from the first injection")
-        latest = max(entry.at_seconds if isinstance(entry, At) else entry.by_seconds for entry in self.timeline)
+            raise ValueError("nothing is done at second 0, and every time counts from the first thing done")
+        latest = max(
+            0.0,
+            *(entry.at_seconds if isinstance(entry, At) else entry.by_seconds for entry in self.timeline),
+            *(held.until_seconds for held in self.held),
+        )
         if latest + self.after_seconds > self.window_seconds:
             raise ValueError(
                 f"the last entry of the timeline is at {latest:g} s and {self.after_seconds:g} s are measured "
@@ -152,9 +233,22 @@ class Story(_Part):
         """The short name."""
         return self.metadata.id
 
-    def injections(self) -> tuple[At, ...]:
+    def deeds(self) -> tuple[At, ...]:
         """Return what is done, in the order of time."""
         return tuple(sorted((e for e in self.spec.timeline if isinstance(e, At)), key=lambda e: e.at_seconds))
+
+    def injections(self) -> tuple[Inject, ...]:
+        """Return the faults that are injected, in the order of time."""
+        return tuple(deed.inject for deed in self.deeds() if deed.inject is not None)
+
+    def traffic(self) -> tuple[Traffic, ...]:
+        """Return everything that clients do, in the order of time."""
+        return (self.spec.load, *(deed.load for deed in self.deeds() if deed.load is not None))
+
+    def levels(self) -> tuple[smp.Level, ...]:
+        """Return the service levels that clients use at any time, the best first."""
+        used = {level for traffic in self.traffic() for level in traffic.levels}
+        return tuple(level for level in smp.LEVELS if level in used)
 
     def expectations(self, mode: policies.Mode) -> tuple[By, ...]:
         """Return what should happen in this mode, in the order of time."""
@@ -177,9 +271,14 @@ def shipped() -> tuple[Story, ...]:
 
 
 def choose(ids: tuple[str, ...], *, every: bool) -> tuple[Story, ...]:
-    """Return the shipped stories with these ids, or all of them; raises NotFoundError naming those there are."""
+    """Return the shipped stories with these ids, every one, or without ids those that are no variant of another.
+
+    A variant is named after its story, as S5-wedge. Raises NotFoundError naming those there are.
+    """
     known = {story.id: story for story in shipped()}
     missing = [wanted for wanted in ids if wanted not in known]
     if missing:
         raise errors.NotFoundError(f"no scenario {', '.join(missing)}; there are {', '.join(known)}")
-    return tuple(known[wanted] for wanted in ids) if ids and not every else tuple(known.values())
+    if every:
+        return tuple(known.values())
+    return tuple(known[wanted] for wanted in ids or [name for name in known if "-" not in name])

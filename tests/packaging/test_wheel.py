@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -15,15 +16,18 @@ DATA_SUFFIXES = {".yaml", ".yml", ".json", ".jsonl", ".txt", ".typed", ".tmpl"}
 pytestmark = pytest.mark.integration  # builds a wheel: seconds, not milliseconds
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout, built without asking any index."""
-    folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+def build(kind: str, folder: Path) -> Path:
+    """Build this checkout without asking any index."""
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     built = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert built.returncode == 0, built.stdout + built.stderr
-    (found,) = folder.glob("*.whl")
+    (found,) = folder.iterdir()
     return found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("wheel", tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +99,12 @@ def test_dsctl_starts_from_the_wheel_alone(wheel: Path, tmp_path: Path):
     assert started.returncode == 0, started.stdout + started.stderr
     assert "remediate" in started.stdout
     assert (target / "bin" / "dsctl").exists()
+
+
+def test_the_source_distribution_can_be_worked_with(tmp_path: Path):
+    """Who unpacks it can follow the README: what the Makefile and the tests read comes along, and leftovers do not."""
+    with tarfile.open(build("sdist", tmp_path)) as archive:
+        names = {name.partition("/")[2]: archive.getmember(name).mode for name in archive.getnames()}
+    assert {"LICENSE", "Makefile", "README.md", "requirements/dev.txt", "docs/services.md", ".ci/run"} <= set(names)
+    assert names["requirements/install.sh"] & 0o100
+    assert [name for name in names if name.startswith((".git/", ".venv", "var/")) or "__pycache__" in name] == []

@@ -1,0 +1,50 @@
+"""Scenario S5 on the whole product: a bad node is found among its peers, taken out, restarted, tested and returned."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import demo
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(demo.seconds_for(1) + 30)]
+LIMIT_SECONDS = 1.5
+
+
+def test_a_slow_node_is_found_restarted_and_returned(tmp_path: Path):
+    """At 0 s node-2 decodes slowly; the forest opens the incident; node-2 alone is restarted; clients are well again.
+
+    The fault lives as long as the node's process and its lease outlives the story, so only the restart can have ended it.
+    """
+    played = demo.play(tmp_path, "S5", mode="auto")
+    scenario = played.scenarios["S5"]
+    assert played.status == 0, played.shown
+    assert (played.mode, scenario["verdict"]) == ("auto", "recovered"), played.shown
+    assert scenario["opened_by"] == "isolation_forest", played.shown
+    assert scenario["detected_s"] < scenario["acted_s"] < scenario["recovered_s"], played.shown
+    assert scenario["before"]["p99_s"] <= LIMIT_SECONDS < scenario["during"]["p99_s"], played.shown
+    assert scenario["after"]["p99_s"] <= LIMIT_SECONDS, played.shown
+    assert len(scenario["runs"]) == 1, played.shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("story", "opened_by"), [("S5-wedge", "hang"), ("S5-errors", "isolation_forest")])
+def test_a_node_that_hangs_or_fails_is_restarted_and_returned(tmp_path: Path, story: str, opened_by: str):
+    """Other faults of one node end the same way, each noticed by the detector that looks for it."""
+    played = demo.play(tmp_path, story, mode="auto")
+    scenario = played.scenarios[story]
+    assert played.status == 0, played.shown
+    assert (scenario["verdict"], scenario["opened_by"]) == ("recovered", opened_by), played.shown
+    assert scenario["during"]["error_ratio"] > 0.01, played.shown
+    assert scenario["after"]["error_ratio"] <= 0.005, played.shown
+
+
+@pytest.mark.slow
+def test_with_its_hands_tied_it_finds_the_node_and_leaves_it_alone(tmp_path: Path):
+    """In observe mode the same incident is opened by the same detector, and clients stay slow."""
+    played = demo.play(tmp_path, "S5", mode="observe")
+    scenario = played.scenarios["S5"]
+    assert played.status == 0, played.shown
+    assert (played.mode, scenario["verdict"], scenario["acted_s"]) == ("observe", "not_recovered", None), played.shown
+    assert scenario["opened_by"] == "isolation_forest", played.shown
+    assert scenario["after"]["p99_s"] > LIMIT_SECONDS, played.shown
+    assert scenario["runs"] == [], played.shown
