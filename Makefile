@@ -8,7 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 UNIT := not integration and not acceptance and not slow and not gpu and not serial
-SERVED := (integration or acceptance or serial) and not slow and not gpu
+SERVED := integration and not serial and not slow and not gpu
+ALONE := (acceptance or serial) and not slow and not gpu
 # A story's end is bounded by the story itself; this only catches a test that hangs.
 SERVED_TIMEOUT := 300
 
@@ -37,7 +38,8 @@ unit: $(STAMPS)/project ## tests that need only Python, under a minute
 	@$(BIN)/pytest -q -n 2 -m "$(UNIT)" $(ARGS)
 
 test: setup check unit ## check, unit, then everything else that is not slow
-	@$(BIN)/pytest -q -m "$(SERVED)" --timeout $(SERVED_TIMEOUT) $(ARGS)
+	@$(BIN)/pytest -q -n 4 --dist loadfile -m "$(SERVED)" --timeout $(SERVED_TIMEOUT) $(ARGS)
+	@$(BIN)/pytest -q -m "$(ALONE)" --timeout $(SERVED_TIMEOUT) $(ARGS)
 
 accept: setup ## every scenario in both modes, and all slow tests
 	@$(BIN)/pytest -q -m "(acceptance or slow) and not gpu" --timeout 1800 $(ARGS)

@@ -160,6 +160,7 @@ async def _look(folder: Path, gateway_url: str) -> tuple[runs.Run, data.Answer]:
         return run, await repair.answers()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_a_real_node_that_hangs_comes_back_behind_its_real_gateway(folder: Path) -> None:
     """The wedge of the reference node, cured by restarting its process; it enters service slowly and answers."""

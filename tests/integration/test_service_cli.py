@@ -35,7 +35,7 @@ def test_a_person_looks_acts_and_reads_about_it(tmp_path: Path) -> None:
         incident = rig.incident(lambda one: one["state"] == "open", "an incident is open")
         done = rig.cli("remediate", "flush-cache", "--node", "n1", "--yes", "--reason", "wrong answers")
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "verdict recovered" in done.stdout, done.stdout
+        assert " succeeded: recovered: " in done.stdout, done.stdout
         assert node.effects == ["POST /admin/v1/cache/flush"]
 
         refused = rig.cli("remediate", "flush-cache", "--node", "n1", "--yes")

@@ -47,6 +47,7 @@ def test_a_run_of_the_loop_survives_kill_9(tmp_path: Path, point: Point) -> None
         assert run["id"] in rig.timeline(incident)[-1], rig.story()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS, ids=str)
 def test_a_run_of_a_person_survives_kill_9(tmp_path: Path, point: Point) -> None:
     """A person's run dies in its step; the next start ends it, and the same order under the same key is answered."""
