@@ -79,6 +79,7 @@ def test_the_tree_as_it_is_keeps_every_contract(tree: Path, cache: Path):
     assert result.stdout.count("KEPT") == len(contracts())
 
 
+@pytest.mark.integration  # two seconds each: not for the suite that is run at every save
 @pytest.mark.parametrize("contract", BREACHES)
 def test_one_import_across_the_line_breaks_the_contract(contract: str, tree: Path, cache: Path):
     """Each contract is worth having: one wrong import makes the linter fail and name it."""
