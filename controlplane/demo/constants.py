@@ -15,8 +15,8 @@ BATCH_WAIT_SECONDS = 0.02
 # that is enough for a ratio within one window.
 AUDIT_RATIO = 0.25
 
-# Places of the gateway: the queue stands there, where the levels order it, and nodes hold a little more than they compute.
-# They are few enough that a surge of a hundred requests a second fills them within seconds.
+# The queue stands in the gateway, where the levels order it, and nodes hold a little more than they compute. Places are few
+# enough that a surge fills them within seconds; time limits are long enough for its long answers.
 PLACES_AT_NODE = MAX_BATCH_SIZE + 2
 PLACES_IN_GATEWAY_PER_NODE = 100
 LEVEL_PLACES: dict[str, dict[str, float]] = {
@@ -40,6 +40,8 @@ GROUP_INTERVAL_SECONDS = 5
 TICK_SECONDS = 2.0
 INCIDENT_QUIET_SECONDS = 15.0
 RESOLVE_GRACE_SECONDS = 30.0
+# One in two hours. A demo knows minutes of past, which cannot show that something is as rare as once in days.
+FALSE_ALARMS_PER_DAY = 12.0
 # The ladder's steps follow the windows above: a rung shows its effect once the old requests have left them.
 LADDER = {"up_after": "2s", "settle": "5s", "down_after": "12s"}
 VERIFY_HOLD = "5s"
