@@ -8,6 +8,7 @@ them too, where Debian's `setpriv` is at hand.
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -24,6 +25,9 @@ _ANSWER_SECONDS = 2.0
 # Prometheus writes its last block and nodes end their streams; after that they are killed.
 _TERM_SECONDS = 8.0
 _LOG_LINES = 12
+# Linux takes ports of outgoing connections from 32768 on (net.ipv4.ip_local_port_range); well-known servers lie lower.
+_PORTS = range(20_000, 32_000)
+_PORT_TRIES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +41,27 @@ class Command:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return loopback ports that nobody listens on; all are held until the last is known, so they differ."""
+    """Return loopback ports that nobody listens on; all are held until the last is known, so they differ.
+
+    They lie below those that the kernel gives to outgoing connections: one of these could take a port in the seconds
+    between this look and the start of the server it is for.
+    """
     with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        return [_hold_port(held) for _ in range(count)]
+
+
+def _hold_port(held: contextlib.ExitStack) -> int:
+    for _ in range(_PORT_TRIES):
+        port = _PORTS.start + secrets.randbelow(len(_PORTS))
+        one = socket.socket()
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            one.close()
+        else:
+            held.enter_context(one)
+            return port
+    raise errors.GiveUpError(f"no free port between {_PORTS.start} and {_PORTS.stop}; end what listens there")
 
 
 class Processes:

@@ -17,8 +17,9 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from socket import socket
 from typing import Any, TypeVar
+
+from controlplane.demo import processes
 
 Seen = TypeVar("Seen")
 
@@ -48,10 +49,8 @@ def run_tool(*command: str | Path) -> str:
 
 
 def free_port() -> int:
-    """Return a port nobody listens on right now."""
-    with socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port nobody listens on, and which no outgoing connection takes meanwhile."""
+    return processes.free_ports(1)[0]
 
 
 def until(look: Callable[[], Seen], what: str, *, seconds: float = 20.0, pause_seconds: float = 0.05) -> Seen:
