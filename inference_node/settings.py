@@ -228,8 +228,10 @@ class GatewaySettings(ServerSettings):
     max_outstanding: int = pydantic.Field(
         default=2000, ge=1, description="Requests inside at once, waiting and at nodes; beyond it 429."
     )
-    max_at_nodes: int | None = pydantic.Field(
-        default=None, ge=1, description="Of these, at nodes at once; the others wait, best level first. Unset: all."
+    max_at_each_node: int | None = pydantic.Field(
+        default=None,
+        ge=1,
+        description="Of these, at nodes at once, for each node in service; the others wait, best level first. Unset: all.",
     )
     connect_timeout_seconds: float = pydantic.Field(default=1, gt=0)
     read_timeout_seconds: float = pydantic.Field(default=60, gt=0, description="Longest silence of a node; then 504.")

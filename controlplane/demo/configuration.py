@@ -143,7 +143,7 @@ def write_gateway(files: Files) -> Path:
             "api_keys": [{"key": key, "level": level} for level, key in files.api_keys.items()],
             "node_api_key": files.gateway_key,
             "max_outstanding": constants.PLACES_IN_GATEWAY_PER_NODE * len(nodes),
-            "max_at_nodes": constants.PLACES_AT_NODE * len(nodes),
+            "max_at_each_node": constants.PLACES_AT_NODE,
             "levels": constants.LEVEL_PLACES,
             "nodes": nodes,
             "shutdown_grace_seconds": 1,
@@ -160,7 +160,7 @@ def write_services(files: Files) -> Path:
         "name": constants.SERVICE,
         "profile": "dsctl",
         "selector": {"service": constants.SERVICE},
-        "objectives": {"latency_p99_seconds": 1.5, "success_ratio": 0.995},
+        "objectives": {"latency_p99_seconds": constants.LATENCY_P99_SECONDS, "success_ratio": 0.995},
         "thresholds": {"pending_requests": constants.PENDING_REQUESTS},
         "pools": [pool],
     }

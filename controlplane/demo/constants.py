@@ -24,6 +24,8 @@ LEVEL_PLACES: dict[str, dict[str, float]] = {
     "standard": {"concurrency": 20, "queue": 60, "timeout_seconds": 20},
     "batch": {"concurrency": 12, "queue": 90, "timeout_seconds": 30},
 }
+# What the service promises: twice what a request takes while nobody waits for places.
+LATENCY_P99_SECONDS = 1.0
 # A third of what one level may have waiting: with the batch level shed, a surge of the standard level is overload, too.
 PENDING_REQUESTS = 20
 

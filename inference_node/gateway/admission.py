@@ -8,7 +8,7 @@ their own concurrency. Concurrency: one event loop; nothing here awaits but `Tur
 import asyncio
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,9 +46,14 @@ class _Waiter:
 
 
 class Turns:
-    """Turns at nodes: at most `max_at_nodes` at once, and at most a level's concurrency of each level."""
+    """Turns at nodes: at most `max_at_nodes` at once, and at most a level's concurrency of each level.
 
-    def __init__(self, places: levels.Levels, max_at_nodes: int, ageing_seconds: float, clock: clocks.Clock) -> None:
+    The bound is asked for at every turn, since nodes come and go.
+    """
+
+    def __init__(
+        self, places: levels.Levels, max_at_nodes: Callable[[], int], ageing_seconds: float, clock: clocks.Clock
+    ) -> None:
         self._places = places
         self._max_at_nodes = max_at_nodes
         self._ageing = levels.Ageing(ageing_seconds)
@@ -84,7 +89,7 @@ class Turns:
         self._grant()
 
     def _grant(self) -> None:
-        while sum(self._running.values()) < self._max_at_nodes and (ready := self._ready()):
+        while sum(self._running.values()) < self._max_at_nodes() and (ready := self._ready()):
             now = self._clock.monotonic()
             index, self._ageing = self._ageing.pick([now - self._waiting[level][0].since for level in ready])
             level = ready[index]
@@ -110,14 +115,23 @@ class Admission:
         book: leases.LeaseBook,
         counted: metrics.GatewayMetrics,
         clock: clocks.Clock,
+        num_in_service: Callable[[], int],
     ) -> None:
         self._max_outstanding = chosen.max_outstanding
         self._book = book
         self._metrics = counted
         self.timeouts = chosen.levels.timeouts()
         self.places = levels.Levels(chosen.levels.limits(), clock, self.timeouts)
-        self.turns = Turns(self.places, chosen.max_at_nodes or chosen.max_outstanding, chosen.ageing_seconds, clock)
+        self._max_at_each_node = chosen.max_at_each_node
+        self._num_in_service = num_in_service
+        self.turns = Turns(self.places, self.max_at_nodes, chosen.ageing_seconds, clock)
         self.degraded = Degraded()
+
+    def max_at_nodes(self) -> int:
+        """Return how many requests may be at nodes at once; with no node in service as many as for one."""
+        if self._max_at_each_node is None:
+            return self._max_outstanding
+        return min(self._max_outstanding, self._max_at_each_node * max(1, self._num_in_service()))
 
     def enter(self, level: levels.Level) -> levels.Place:
         """Take a place for a request of a level, or of the level below; raises DataError 429 and counts it."""

@@ -31,7 +31,13 @@ class Gateway:
         prometheus_client.ProcessCollector(registry=self.registry)
         self.leases = leases.LeaseBook(time)
         self.fleet = fleet.Fleet(time, chosen.slow_start_seconds)
-        self.admission = admission.Admission(chosen, book=self.leases, counted=self.metrics, clock=time)
+        self.admission = admission.Admission(
+            chosen,
+            book=self.leases,
+            counted=self.metrics,
+            clock=time,
+            num_in_service=lambda: sum(each.is_choosable for each in self.fleet.members()),
+        )
         self._lease_task: asyncio.Task[None] | None = None
         self._seen_nodes: set[str] = set()
         for each in chosen.nodes:
@@ -131,7 +137,7 @@ class Gateway:
             "service": self.settings.service,
             "outstanding": self.outstanding,
             "max_outstanding": self.settings.max_outstanding,
-            "max_at_nodes": self.settings.max_at_nodes or self.settings.max_outstanding,
+            "max_at_nodes": self.admission.max_at_nodes(),
             "levels": self.admission.describe(),
             "rung": self.admission.degraded.rung,
             "queues": self.admission.describe_queues(),

@@ -9,7 +9,7 @@ import pytest
 from tests.support import gateways, node_fakes
 from tests.support.gateways import Body, GatedNode, places, same
 
-ONE_AT_A_TIME: dict[str, Any] = {"max_at_nodes": 1, "levels": same(places(4, 8))}
+ONE_AT_A_TIME: dict[str, Any] = {"max_at_each_node": 1, "levels": same(places(4, 8))}
 
 
 async def test_a_full_level_is_refused_before_its_body_is_read() -> None:
@@ -74,7 +74,7 @@ async def test_whoever_waits_goes_best_level_first() -> None:
 async def test_an_aged_request_gets_one_turn_in_eight() -> None:
     """A better level that never ends does not starve the rest, and loses little to it."""
     node = GatedNode()
-    async with gateways.served(node, max_at_nodes=1, ageing_seconds=1, levels=same(places(30, 30, 60))) as it:
+    async with gateways.served(node, max_at_each_node=1, ageing_seconds=1, levels=same(places(30, 30, 60))) as it:
         asking = it.asking("premium", "batch", "batch")
         await it.move(1)
         asking += it.asking(*["premium"] * 16)
@@ -96,11 +96,28 @@ async def test_a_level_has_no_more_at_nodes_than_its_concurrency() -> None:
         await asyncio.gather(*asking)
 
 
+async def test_turns_grow_with_the_nodes_in_service() -> None:
+    """A node that joins brings its turns along; one that is ejected takes them away again, and nobody is cut off."""
+    node = GatedNode()
+    async with gateways.served(node, max_at_each_node=2, levels=same(places(10, 10, 60))) as it:
+        asking = it.asking(*["standard"] * 6)
+        await node_fakes.settle()
+        assert len(node.headers) == 2
+        await it.admin("PUT", "/nodes/b", {"url": "http://b"})
+        asking += it.asking("standard")  # whoever comes next lets in what fits
+        await node_fakes.settle()
+        assert (len(node.headers), (await it.admin("GET", "/state"))["max_at_nodes"]) == (4, 4)
+        await it.admin("POST", "/nodes/b/eject", {"ttl_seconds": 60, "reason": "drill"})
+        assert (await it.admin("GET", "/state"))["max_at_nodes"] == 2
+        node.gate.set()
+        assert [(await each).status_code for each in asking] == [200] * 7
+
+
 async def test_whoever_gets_no_turn_in_time_is_rejected_and_is_no_error() -> None:
     """429, not 5xx: nothing was computed and no node failed; its place is free again."""
     node = GatedNode()
     levels = {**same(places(4, 8, 60)), "standard": places(4, 8, 0.02)}
-    async with gateways.served(node, max_at_nodes=1, levels=levels) as it:
+    async with gateways.served(node, max_at_each_node=1, levels=levels) as it:
         [first] = it.asking("premium")
         await node_fakes.settle()
         late = await it.ask("standard")
@@ -115,7 +132,7 @@ async def test_whoever_gets_no_turn_in_time_is_rejected_and_is_no_error() -> Non
 async def test_a_limit_that_passes_at_a_node_cancels_the_work_there() -> None:
     """504, the node is let go of, and turn and place are free again."""
     node = GatedNode()
-    async with gateways.served(node, max_at_nodes=1, levels=same(places(4, 8, 0.02))) as it:
+    async with gateways.served(node, max_at_each_node=1, levels=same(places(4, 8, 0.02))) as it:
         late = await it.ask("premium")
         assert (late.status_code, late.json()["error"]["code"]) == (504, "timeout")
         assert (node.cancelled, it.gateway.outstanding, it.gateway.fleet.find("a").outstanding) == (1, 0, 0)
