@@ -9,7 +9,7 @@ The settings of the scheduler matter: without `misfire_grace_time=None` a tick t
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, timedelta
 from typing import Any, cast
@@ -18,7 +18,7 @@ import structlog
 from apscheduler import events
 from apscheduler.schedulers import asyncio as asyncio_scheduler
 
-from controlplane.domain import ports, ticks, windows
+from controlplane.domain import capacity, ports, ticks, windows
 from controlplane.engine import tick
 
 # Alerts arrive in bursts; one tick sees them all.
@@ -28,6 +28,8 @@ _TICK_TIMEOUT_SECONDS = 60.0
 _SWEEP_SECONDS = 6 * 3600.0
 # Soon after the start: a process that is restarted every day, or crashes often, would else never sweep.
 _FIRST_SWEEP_SECONDS = 300.0
+# How often it is looked whether a forecast is due; most looks do nothing.
+_REFIT_CHECK_SECONDS = 5.0
 _ROLE = "control-loop"
 _TROUBLE = events.EVENT_JOB_MISSED | events.EVENT_JOB_MAX_INSTANCES | events.EVENT_JOB_ERROR
 
@@ -37,7 +39,8 @@ class Work:
     """What is to be done when.
 
     `lead` returns the epoch of the loop's lease or None; `after_tick` gets each report; `watch` is done in place of a
-    tick while another replica leads; `sweep` deletes what is old.
+    tick while another replica leads; `sweep` deletes what is old; `refit` fits the forecasts that are due, and
+    returns what came of each.
     """
 
     tick: tick.Tick
@@ -45,6 +48,7 @@ class Work:
     after_tick: Callable[[ticks.TickReport], Awaitable[None]]
     watch: Callable[[], Awaitable[None]]
     sweep: Callable[[], Awaitable[int]]
+    refit: Callable[[], Awaitable[Sequence[str]]]
 
 
 class Leadership:
@@ -90,6 +94,10 @@ class Loop:
         """Return the newest report, or None before the first tick."""
         return self._work.tick.report()
 
+    def outlooks(self) -> Mapping[str, capacity.Outlook]:
+        """Return what is foretold and planned for each service, as of the newest tick."""
+        return self._work.tick.outlooks()
+
     def seconds_since_good(self) -> float | None:
         """Return seconds since the last good tick ended, or None before the first."""
         return self._work.tick.seconds_since_good()
@@ -106,6 +114,7 @@ class Loop:
         self._scheduler.add_job(self._renew, "interval", seconds=self._lease_seconds / 3, id="lease")
         self._scheduler.add_job(self._on_time, "interval", seconds=self._tick_seconds, id="tick", next_run_time=now)
         self._scheduler.add_job(self._sweep, "interval", seconds=_SWEEP_SECONDS, id="sweep", next_run_time=first_sweep)
+        self._scheduler.add_job(self._refit, "interval", seconds=_REFIT_CHECK_SECONDS, id="refit", next_run_time=now)
         await self._renew()
         self._scheduler.start()
         self._waker = asyncio.create_task(self._follow_wakes(), name="tick-waker")
@@ -157,6 +166,10 @@ class Loop:
     async def _sweep(self) -> None:
         num_deleted = await self._work.sweep()
         self._log.info("swept", rows=num_deleted)
+
+    async def _refit(self) -> None:
+        for said in await self._work.refit():
+            self._log.info("refitted", said=said)
 
     def _on_trouble(self, event: object) -> None:
         found = cast("Any", event)

@@ -113,6 +113,36 @@ class Detectors(_Group):
         _field("How often per day and service a healthy node may be called bad; lower asks for more certainty."),
         pydantic.Field(gt=0, le=1000),
     ] = 0.2
+    leak_window_seconds: Annotated[
+        float,
+        _field("How far back leaks are looked for; shorter finds them sooner and is wrong more often.", unit="seconds"),
+        pydantic.Field(ge=30, le=604_800),
+    ] = 14_400.0
+
+
+class Forecast(_Group):
+    """How arrivals are foretold, for services that state pools."""
+
+    is_enabled: Annotated[bool, _field("Whether arrivals are foretold at all; capacity is then planned without.")] = (
+        True
+    )
+    step_seconds: Annotated[
+        int, _field("Length of a step: arrivals are averaged over it.", unit="seconds"), pydantic.Field(ge=10, le=3600)
+    ] = 300
+    horizon_seconds: Annotated[
+        float, _field("How far arrivals are foretold.", unit="seconds"), pydantic.Field(gt=0, le=86_400)
+    ] = 7200.0
+    history_days: Annotated[
+        float,
+        _field("How much of the past is read; daily patterns need two days, weekly ones two weeks.", unit="days"),
+        pydantic.Field(gt=0, le=366),
+    ] = 28.0
+    refit_seconds: Annotated[
+        float, _field("Time between two fits of the model.", unit="seconds"), pydantic.Field(ge=10, le=86_400)
+    ] = 3600.0
+    fit_deadline_seconds: Annotated[
+        float, _field("A fit that takes longer is ended.", unit="seconds"), pydantic.Field(gt=0, le=3600)
+    ] = 120.0
 
 
 class NodeAdmin(TokenSource):
@@ -198,6 +228,7 @@ class Settings(pydantic_settings.BaseSettings):
     listen: Annotated[Listen, _field("Where the API listens.")] = Listen()
     webhook: Annotated[Webhook, _field("Limits of the webhook intake.")] = Webhook()
     detectors: Annotated[Detectors, _field("How easily detectors speak up.")] = Detectors()
+    forecast: Annotated[Forecast, _field("How arrivals are foretold.")] = Forecast()
     log: Annotated[Log, _field("How the log looks.")] = Log()
     node_admin: Annotated[NodeAdmin, _field("How the admin API of inference nodes is reached.")] = NodeAdmin()
     node_api: Annotated[
@@ -424,6 +455,7 @@ def _row(name: str, info: pydantic.fields.FieldInfo) -> Row:
 def _type_name(annotation: object) -> str:
     spoken: Mapping[object, str] = {
         str: "text",
+        bool: "true or false",
         int: "integer",
         float: "number",
         Path: "path",

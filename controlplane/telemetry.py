@@ -9,7 +9,7 @@ import logging
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import prometheus_client
@@ -17,7 +17,7 @@ import structlog
 from prometheus_client import core, registry
 
 from controlplane import version
-from controlplane.domain import alerting, incidents, outcomes, ports, runs, ticks
+from controlplane.domain import alerting, capacity, forecasts, incidents, outcomes, ports, runs, ticks
 
 # A tick reads the whole fleet in a few queries; one that takes longer than its period of 15 s is in trouble.
 _TICK_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0)
@@ -65,11 +65,13 @@ class Telemetry:
         self._lock = threading.Lock()
         self._said: frozenset[ticks.IncidentLine] = frozenset()
         self._incidents: Counter[tuple[str, str]] = Counter()
+        self._outlooks: Mapping[str, capacity.Outlook] = {}
         self._clock = clock
         self._started = clock.monotonic()
         self._since_good: Callable[[], float | None] = lambda: None
         self._make_metrics()
         self.registry.register(_Levels(self._count_incidents, self.seconds_since_good_tick))
+        self.registry.register(_Outlooks(lambda: self._outlooks, clock))
 
     def watch_ticks(self, seconds_since_good: Callable[[], float | None]) -> None:
         """Read the age of the last good tick from here, at every scrape."""
@@ -164,6 +166,10 @@ class Telemetry:
         with self._lock:
             self._incidents = counts
 
+    def outlooks(self, outlooks: Mapping[str, capacity.Outlook]) -> None:
+        """Remember what is foretold and planned, for the metrics."""
+        self._outlooks = outlooks
+
     def notification(self, notification: alerting.Notification, *, is_new: bool) -> None:
         """Count and log one stored webhook call."""
         result = "stored" if is_new else "duplicate"
@@ -220,3 +226,78 @@ class _Levels(registry.Collector):
         since = core.GaugeMetricFamily("dsctl_seconds_since_good_tick", "Time since the last tick without a problem.")
         since.add_metric([], self._since_good())
         return [counts, since]
+
+
+class _Outlooks(registry.Collector):
+    """What is foretold and planned per service; a service without a plan or a forecast has no such series."""
+
+    def __init__(self, outlooks: Callable[[], Mapping[str, capacity.Outlook]], clock: ports.Clock) -> None:
+        self._outlooks = outlooks
+        self._clock = clock
+
+    def describe(self) -> list[core.Metric]:
+        """Name the metrics without computing them."""
+        return []
+
+    def collect(self) -> Iterator[core.Metric]:
+        """Return the gauges as they stand now."""
+        seen = self._outlooks()
+        plans = {name: one.plan for name, one in seen.items() if isinstance(one.plan, capacity.CapacityPlan)}
+        yield from _plan_metrics(plans)
+        yield from self._forecast_metrics(
+            {name: one.forecast for name, one in seen.items() if isinstance(one.forecast, forecasts.Forecast)}
+        )
+
+    def _forecast_metrics(self, found: Mapping[str, forecasts.Forecast]) -> Iterator[core.Metric]:
+        now = self._clock.now()
+        rate = core.GaugeMetricFamily(
+            "dsctl_forecast_requests_per_second",
+            "Arrivals foretold for one cold start ahead.",
+            labels=["service", "quantile"],
+        )
+        for name, one in found.items():
+            step = min(len(one.p50) - 1, int(one.accuracy.horizon_seconds // one.step_seconds))
+            for quantile, values in (("0.1", one.p10), ("0.5", one.p50), ("0.9", one.p90)):
+                rate.add_metric([name, quantile], values[step])
+        yield rate
+        for metric, text, value in _ACCURACY:
+            gauge = core.GaugeMetricFamily(metric, text, labels=["service"])
+            for name, one in found.items():
+                if (number := value(one.accuracy)) is not None:
+                    gauge.add_metric([name], number)
+            yield gauge
+        age = core.GaugeMetricFamily("dsctl_forecast_age_seconds", "Time since the last fit.", labels=["service"])
+        for name, one in found.items():
+            age.add_metric([name], max(0.0, (now - one.fitted_at).total_seconds()))
+        yield age
+
+
+_ACCURACY: tuple[tuple[str, str, Callable[[forecasts.Accuracy], float | None]], ...] = (
+    ("dsctl_forecast_wape", "Sum of absolute errors over arrivals, one cold start ahead.", lambda one: one.wape),
+    ("dsctl_forecast_bias", "Mean error over the mean rate; above zero is too high.", lambda one: one.bias),
+    ("dsctl_forecast_coverage", "Share of values between p10 and p90.", lambda one: one.coverage),
+    (
+        "dsctl_forecast_skill_last_value",
+        "1 less the error over that of repeating the last value.",
+        lambda one: one.skill_last_value,
+    ),
+    (
+        "dsctl_forecast_skill_seasonal_naive",
+        "1 less the error over that of repeating yesterday.",
+        lambda one: one.skill_seasonal_naive,
+    ),
+)
+
+
+def _plan_metrics(plans: Mapping[str, capacity.CapacityPlan]) -> Iterator[core.Metric]:
+    nodes = core.GaugeMetricFamily("dsctl_capacity_nodes", "Nodes of a service.", labels=["service", "kind"])
+    is_open = core.GaugeMetricFamily(
+        "dsctl_forecast_gate_open", "1 while the forecast may ask for nodes.", labels=["service"]
+    )
+    for name, plan in plans.items():
+        kinds = {"present": plan.present, "ready": plan.ready, "desired": plan.desired, "unmet": plan.unmet}
+        for kind, number in kinds.items():
+            nodes.add_metric([name, kind], number)
+        is_open.add_metric([name], float(plan.gate.is_open))
+    yield nodes
+    yield is_open

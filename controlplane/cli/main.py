@@ -17,6 +17,7 @@ from controlplane.cli.commands import (
     automation,
     demo,
     doctor,
+    forecast,
     incidents,
     nodes,
     remediate,
@@ -37,6 +38,7 @@ app.command("remediate")(remediate.remediate)
 app.add_typer(runs.app, name="runs")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(nodes.app, name="nodes")
+app.add_typer(forecast.app, name="forecast")
 app.add_typer(runbooks.app, name="runbooks")
 app.add_typer(automation.app, name="automation")
 app.add_typer(alerts.app, name="alerts")

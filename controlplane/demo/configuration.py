@@ -10,6 +10,7 @@ import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
@@ -22,9 +23,11 @@ from controlplane.demo import constants, processes
 from controlplane.domain import policies
 from controlplane.runs.language import library
 from controlplane.scenarios import samples as smp
+from controlplane.scenarios import stories
 
 _TOKEN_BYTES = 24
 _WIRE = "http://127.0.0.1:"
+_HOT, _COLD = "hot", "cold"
 # Where Prometheus finds the nodes; whoever starts and stops them writes it.
 TARGETS_FILE = f"targets/{prometheus_config.NODES}.json"
 
@@ -48,21 +51,33 @@ class Addresses:
 
 
 @dataclass(frozen=True, slots=True)
+class Size:
+    """How many nodes run from the beginning, and how many more could be started."""
+
+    nodes: int
+    spare: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Files:
-    """The demo's folder and what stands in it. `api_keys` are those of clients, by the level that they grant."""
+    """The demo's folder and what stands in it. `api_keys` are those of clients, by the level that they grant.
+
+    The addresses of nodes are those that run from the beginning, then those of spares.
+    """
 
     folder: Path
+    size: Size
     addresses: Addresses
     admin_token: str
     gateway_key: str
     api_keys: Mapping[smp.Level, str]
 
     @classmethod
-    def open(cls, folder: Path, num_nodes: int) -> "Files":
+    def open(cls, folder: Path, size: Size) -> "Files":
         """Prepare a folder: take ports, make the token for the admin APIs and the keys for the data APIs."""
         keys: dict[smp.Level, str] = {level: secrets.token_urlsafe(_TOKEN_BYTES) for level in smp.LEVELS}
         token, gateway_key = secrets.token_urlsafe(_TOKEN_BYTES), secrets.token_urlsafe(_TOKEN_BYTES)
-        files = cls(folder, Addresses.choose(num_nodes), token, gateway_key, keys)
+        files = cls(folder, size, Addresses.choose(size.nodes + size.spare), token, gateway_key, keys)
         files.write_secret("admin-api-token", token)
         return files
 
@@ -79,9 +94,19 @@ class Files:
         return self.write_secret(name, yaml.safe_dump(document, sort_keys=False))
 
     @property
+    def started(self) -> tuple[str, ...]:
+        """The nodes that run from the beginning."""
+        return tuple(self.addresses.nodes)[: self.size.nodes]
+
+    @property
     def data_dir(self) -> Path:
         """The control plane's own data."""
         return self.folder / "data"
+
+    @property
+    def services(self) -> Path:
+        """Where services.yaml stands."""
+        return self.folder / "services.yaml"
 
     @property
     def server_token_file(self) -> Path:
@@ -115,15 +140,20 @@ def write_node(files: Files, name: str) -> Path:
     )
 
 
-def write_fleet(files: Files) -> Path:
-    """Write which nodes there are and how each is started, for the demo and for the control plane alike."""
+def write_fleet(files: Files, num_spare: int) -> Path:
+    """Write which nodes there are and how each is started, for the demo and for the control plane alike.
+
+    The first `num_spare` spares are offered; what is not in the file cannot be started.
+    """
+    offered = tuple(files.addresses.nodes)[: files.size.nodes + num_spare]
     nodes: dict[str, object] = {
         name: {
             "argv": [sys.executable, "-m", "inference_node.server", "--config", str(write_node(files, name))],
-            "url": url,
+            "url": files.addresses.nodes[name],
             "environment": {"OMP_NUM_THREADS": "1"},
+            "pool": _HOT if name in files.started else _COLD,
         }
-        for name, url in files.addresses.nodes.items()
+        for name in offered
     }
     return files.write(
         definitions.FILE,
@@ -133,7 +163,7 @@ def write_fleet(files: Files) -> Path:
 
 def write_gateway(files: Files) -> Path:
     """Write the settings of the gateway in front of the nodes."""
-    nodes = [{"name": name, "url": url} for name, url in files.addresses.nodes.items()]
+    nodes = [{"name": name, "url": files.addresses.nodes[name]} for name in files.started]
     return files.write(
         "gateway.yaml",
         {
@@ -142,7 +172,7 @@ def write_gateway(files: Files) -> Path:
             "admin_tokens": [files.admin_token],
             "api_keys": [{"key": key, "level": level} for level, key in files.api_keys.items()],
             "node_api_key": files.gateway_key,
-            "max_outstanding": constants.PLACES_IN_GATEWAY_PER_NODE * len(nodes),
+            "max_outstanding": constants.PLACES_IN_GATEWAY_PER_NODE * len(files.addresses.nodes),
             "max_at_each_node": constants.PLACES_AT_NODE,
             "levels": constants.LEVEL_PLACES,
             "nodes": nodes,
@@ -153,16 +183,26 @@ def write_gateway(files: Files) -> Path:
     )
 
 
-def write_services(files: Files) -> Path:
-    """Write services.yaml: one service of all nodes."""
-    pool = {"name": "hot", "actuator": "local", "min": 1, "max": len(files.addresses.nodes)}
+def write_services(files: Files, *, event: stories.Past | None = None, event_at: datetime | None = None) -> Path:
+    """Write services.yaml: one service, its hot pool of the nodes that run, its cold pool of the spares."""
+    nodes, spare = files.size.nodes, files.size.spare
+    cold = {"name": _COLD, "actuator": "local", "min": 0, "max": spare, "queue_depth_per_node": constants.COLD_QUEUE}
+    events: list[dict[str, object]] = []
+    if event is not None and event_at is not None:
+        at = event_at.astimezone(UTC).strftime("%H:%M")
+        events.append({"name": event.event, "at": at, "lasts": f"{round(event.peak_seconds)}s"})
     service = {
         "name": constants.SERVICE,
         "profile": "dsctl",
         "selector": {"service": constants.SERVICE},
         "objectives": {"latency_p99_seconds": constants.LATENCY_P99_SECONDS, "success_ratio": 0.995},
         "thresholds": {"pending_requests": constants.PENDING_REQUESTS},
-        "pools": [pool],
+        "pools": [
+            {"name": _HOT, "actuator": "local", "min": nodes, "max": nodes, "min_ready": constants.MIN_READY},
+            *([cold] if spare else []),
+        ],
+        "capacity": constants.CAPACITY,
+        "events": events,
     }
     return files.write("services.yaml", {"services": [service]})
 
@@ -213,6 +253,7 @@ def write_server(files: Files, mode: policies.Mode, *, services: Path, runbooks:
             "incident_quiet_seconds": constants.INCIDENT_QUIET_SECONDS,
             "resolve_grace_seconds": constants.RESOLVE_GRACE_SECONDS,
             "detectors": {"false_alarms_per_day": constants.FALSE_ALARMS_PER_DAY},
+            "forecast": constants.FORECAST,
             "listen": {"host": "127.0.0.1", "port": port_of(at.server)},
             "node_admin": {"token_file": str(files.folder / "admin-api-token")},
             "node_api": {"token_file": str(files.write_secret("node-api-key", files.gateway_key))},
@@ -227,7 +268,7 @@ def write_server(files: Files, mode: policies.Mode, *, services: Path, runbooks:
     )
 
 
-def write_server_files(files: Files, mode: policies.Mode) -> Path:
-    """Write everything the control plane reads, and return the path of its settings."""
+def write_server_files(files: Files, mode: policies.Mode, *, services: Path) -> Path:
+    """Write everything else the control plane reads, and return the path of its settings."""
     shipped = {path.stem: path.read_text(encoding="utf-8") for path in sorted(library.SHIPPED.glob("*.yaml"))}
-    return write_server(files, mode, services=write_services(files), runbooks=write_runbooks(files, shipped))
+    return write_server(files, mode, services=services, runbooks=write_runbooks(files, shipped))

@@ -29,6 +29,20 @@ LATENCY_P99_SECONDS = 1.0
 # A third of what one level may have waiting: with the batch level shed, a surge of the standard level is overload, too.
 PENDING_REQUESTS = 20
 
+# The hot pool is the fleet; repairs may leave one node of it. A spare is started for so many requests that wait.
+MIN_READY = 1
+COLD_QUEUE = 30
+# A node computes four answers of eight tokens in 0.34 s.
+CAPACITY = {
+    "requests_per_second_per_node": 11,
+    "headroom_ratio": 0.15,
+    "cold_start": "60s",
+    "shrink_after": "15s",
+    "give_up": "120s",
+}
+# A minute is the shortest step a calendar knows; the model is fitted anew often enough to be watched.
+FORECAST = {"step_seconds": 60, "horizon_seconds": 1800, "history_days": 5, "refit_seconds": 120}
+
 SCRAPE_SECONDS = 1
 EVALUATION_SECONDS = 1
 # Shipped rules look back one or two minutes and hold for up to five; this makes ten seconds of one minute.
@@ -58,6 +72,8 @@ NODE_STOP_SECONDS = 6.0
 
 # Importing torch takes 10 to 17 s on a cold, busy machine with two cores, and two nodes do it at once.
 READY_SECONDS = 180.0
+# What a start takes here when the machine is not busy, before the first client is answered.
+START_SECONDS = 45.0
 # The load outlives its story by this much; the demo ends it when the story is over.
 LOAD_MARGIN_SECONDS = 180.0
 

@@ -12,7 +12,7 @@ import httpx
 
 from controlplane.demo import configuration
 from controlplane.domain import errors, outcomes, ports
-from controlplane.scenarios import judging
+from controlplane.scenarios import judging, stories
 
 _TIMEOUT_SECONDS = 10.0
 _LOOK_TIMEOUT_SECONDS = 2.0
@@ -20,15 +20,21 @@ _LOOK_TIMEOUT_SECONDS = 2.0
 _AWAY_SECONDS = 60.0
 _AWAY_PAUSE_SECONDS = 1.0
 _POISON = "poison_cache"
+_IN_SERVICE = "in_service"
 
 
 class Drill:
     """The runner's hands and eyes on the local fleet."""
 
-    def __init__(self, http: httpx.AsyncClient, addresses: configuration.Addresses, clock: ports.Clock) -> None:
+    def __init__(self, http: httpx.AsyncClient, files: configuration.Files, clock: ports.Clock) -> None:
         self._http = http
-        self._addresses = addresses
+        self._files = files
+        self._addresses = files.addresses
         self._clock = clock
+
+    async def prepare(self, needs: stories.FleetNeeds) -> None:
+        """Offer a story's spares in fleet.yaml, which is read anew for each operation."""
+        configuration.write_fleet(self._files, needs.spare)
 
     async def inject(self, node: str, fault: str, params: dict[str, outcomes.Json], ttl_seconds: float) -> None:
         """Switch a fault on at a node; raises GiveUpError when it refuses, RetryLaterError when it does not answer."""
@@ -62,9 +68,12 @@ class Drill:
             return judging.SeenFleet(limited=(gateway,))
         limited = [f"level {level} is shed" for level, state in gateway["levels"].items() if state["is_shed"]]
         limited += [text for node in gateway["nodes"] for text in _member(node)]
+        members = {node["name"]: node["state"] for node in gateway["nodes"]}
         for name, url in self._addresses.nodes.items():
-            limited += _node(name, await self._state(name, url))
-        return judging.SeenFleet(gateway["rung"] or 0, tuple(limited))
+            if name in members or name in self._files.started:
+                limited += _node(name, await self._state(name, url))
+        in_service = sum(state == _IN_SERVICE for state in members.values())
+        return judging.SeenFleet(gateway["rung"] or 0, tuple(limited), in_service)
 
     async def _state(self, name: str, url: str) -> Mapping[str, Any] | str:
         """Return what `/admin/v1/state` says, or why it says nothing."""
@@ -89,12 +98,12 @@ async def open_drill(files: configuration.Files, clock: ports.Clock) -> AsyncGen
     """Yield the drill of a demo's fleet, with the token for its admin APIs."""
     headers = {"Authorization": f"Bearer {files.admin_token}"}
     async with httpx.AsyncClient(headers=headers, timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
-        yield Drill(http, files.addresses, clock)
+        yield Drill(http, files, clock)
 
 
 def _member(node: Mapping[str, Any]) -> list[str]:
     """Return what keeps a node of the gateway from its full share."""
-    if node["state"] != "in_service":
+    if node["state"] != _IN_SERVICE:
         return [f"{node['name']} is {node['state']}"]
     return [f"{node['name']} has a share of {node['weight']:g}"] if node["weight"] < 1 else []
 

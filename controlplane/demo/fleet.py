@@ -9,18 +9,29 @@ import asyncio
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from actions.local import definitions
 from actions.local import fleet as local
 from actions.node import data
 from controlplane import settings
-from controlplane.demo import configuration, constants, monitoring, processes
+from controlplane.demo import configuration, constants, history, monitoring, processes
 from controlplane.domain import errors, policies, ports
-from controlplane.scenarios import remote
+from controlplane.scenarios import remote, stories
 
 _SERVER = "server"
+_PROMETHEUS_DATA = "prometheus-data"
 _POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A past, and when the peak is due that it leads up to."""
+
+    past: stories.Past
+    peak_at: datetime
 
 
 class LocalFleet:
@@ -40,13 +51,17 @@ class LocalFleet:
         self._nodes = local.LocalFleet(constants.SERVICE, files.folder, clock)
         self._data = data.NodeData("")
 
-    async def start(self, mode: policies.Mode) -> None:
+    async def start(self, mode: policies.Mode, plot: Plot | None = None) -> None:
         """Start everything and return when it is ready; raises GiveUpError naming what did not come up, and its log.
 
-        Alertmanager comes last: its webhook needs a token that only the running control plane can make.
+        Alertmanager comes last: its webhook needs a token that only the running control plane can make. With a plot,
+        Prometheus begins with a past.
         """
-        configuration.write_fleet(self._files)
-        server, names = self._server(mode), self._nodes.names()
+        configuration.write_fleet(self._files, num_spare=0)
+        services = configuration.write_services(self._files, event=plot.past, event_at=plot.peak_at) if plot else None
+        server, names = self._server(mode, services or configuration.write_services(self._files)), self._files.started
+        if plot is not None:
+            await self._write_past(plot)
         for name in names:
             await self._nodes.start(name)
         await self._processes.start(server)
@@ -57,6 +72,16 @@ class LocalFleet:
             await self._processes.start(command)
             await self._ready(command)
         await self._ready(processes.Command(server.name, (), f"{self._files.addresses.server}/readyz"))
+
+    async def _write_past(self, plot: Plot) -> None:
+        past = plot.past
+        self._say(f"writing {past.days} days of arrivals into Prometheus; the peak is due at {plot.peak_at:%H:%M} UTC")
+        await history.write(
+            history.Past(past.days, past.rate, past.peak_rate, past.peak_seconds, plot.peak_at),
+            self._clock.now(),
+            text_file=self._files.folder / "history.txt",
+            data_folder=self._files.folder / _PROMETHEUS_DATA,
+        )
 
     async def _ready(self, command: processes.Command) -> None:
         seconds = await self._processes.wait_ready(command, constants.READY_SECONDS)
@@ -86,8 +111,8 @@ class LocalFleet:
         argv = (sys.executable, "-m", "inference_node.gateway", "--config", str(config))
         return processes.Command("gateway", argv, f"{self._files.addresses.gateway}/ready")
 
-    def _server(self, mode: policies.Mode) -> processes.Command:
-        config = configuration.write_server_files(self._files, mode)
+    def _server(self, mode: policies.Mode, services: Path) -> processes.Command:
+        config = configuration.write_server_files(self._files, mode, services=services)
         argv = (sys.executable, "-m", "controlplane.cli", "server", "start", "--config", str(config))
         return processes.Command(_SERVER, argv, f"{self._files.addresses.server}/livez")
 
@@ -97,7 +122,8 @@ class LocalFleet:
         argv = (
             "prometheus",
             f"--config.file={config}",
-            f"--storage.tsdb.path={self._files.folder / 'prometheus-data'}",
+            f"--storage.tsdb.path={self._files.folder / _PROMETHEUS_DATA}",
+            f"--storage.tsdb.retention.time={history.RETENTION}",
             f"--web.listen-address={url.removeprefix('http://')}",
             f"--web.external-url={url}",
             "--log.level=warn",

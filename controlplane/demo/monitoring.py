@@ -37,7 +37,7 @@ def write_prometheus(files: configuration.Files) -> Path:
 
 def write_rules(files: configuration.Files) -> Path:
     """Write the rule file for the demo's services."""
-    services = service_file.load(configuration.write_services(files))
+    services = service_file.load(files.services)
     loaded = profiles.load_all([one.profile for one in services], catalogue.load())
     speed = pace.Pace(
         constants.RULE_TIME_RATIO,

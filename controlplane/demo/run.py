@@ -16,13 +16,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import cast
 
 from rich.console import Console
 
 from controlplane import clock
-from controlplane.demo import clients, configuration, constants, drill, fleet, processes, report
+from controlplane.demo import clients, configuration, constants, drill, fleet, history, processes, report
 from controlplane.domain import errors, policies
 from controlplane.scenarios import remote, reports, runner, stories
 
@@ -35,7 +36,7 @@ def up(only: tuple[str, ...], mode: str, keep: bool, scenarios_all: bool) -> int
     Returns 0 when each ended as it should: in auto mode recovered, in observe mode not recovered. With `keep` the fleet
     stays until Ctrl-C. Raises NotFoundError and InvalidInputError for unknown names before anything is started.
     """
-    chosen = stories.choose(only, every=scenarios_all)
+    chosen = _in_order(stories.choose(only, every=scenarios_all))
     if mode not in stories.BOTH:
         raise errors.InvalidInputError(f"the demo plays in mode auto or observe, not {mode!r}", place="--mode")
     _check_installed()
@@ -107,11 +108,14 @@ async def _up(chosen: Sequence[stories.Story], mode: policies.Mode, *, keep: boo
 async def _perform(
     stage: _Stage, chosen: Sequence[stories.Story], mode: policies.Mode, *, keep: bool
 ) -> list[runner.ScenarioResult]:
-    files = configuration.Files.open(stage.folder, max(story.spec.fleet.nodes for story in chosen))
+    needs = [story.spec.fleet for story in chosen]
+    size = configuration.Size(max(one.nodes for one in needs), max(one.spare for one in needs))
+    files = configuration.Files.open(stage.folder, size)
     local = fleet.LocalFleet(files, stage.processes, stage.clock, stage.say)
     stage.local = local
-    await local.start(mode)
-    results = await _play(stage, chosen, mode, local, files)
+    plot = _plot(chosen[0], stage.clock.now())
+    await local.start(mode, plot)
+    results = await _play(stage, chosen, mode, local, files, plot)
     report.show(Console(highlight=False), results)
     _write_report(mode, results)
     stage.say(f"wrote {constants.REPORT}")
@@ -120,6 +124,26 @@ async def _perform(
         with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is how it is meant to end
             await asyncio.Event().wait()
     return results
+
+
+def _plot(first: stories.Story, now: datetime) -> fleet.Plot | None:
+    """Return when the peak is due that the first story's past leads up to; a full minute, after all has started."""
+    spec = first.spec
+    if spec.past is None:
+        return None
+    before = constants.START_SECONDS + spec.warm_seconds + spec.before_seconds
+    return fleet.Plot(spec.past, history.next_minute(now + timedelta(seconds=before)))
+
+
+def _in_order(chosen: Sequence[stories.Story]) -> list[stories.Story]:
+    """Put the story with a past first: its peak is due at a time of day, whatever is played before it."""
+    with_past = [story for story in chosen if story.spec.past is not None]
+    if len(with_past) > 1:
+        raise errors.InvalidInputError(
+            f"{' and '.join(story.id for story in with_past)} each need a past of their own; play them one by one",
+            place="--only",
+        )
+    return [*with_past, *(story for story in chosen if story.spec.past is None)]
 
 
 def _end_on_sigterm() -> None:
@@ -135,6 +159,7 @@ async def _play(
     mode: policies.Mode,
     local: fleet.LocalFleet,
     files: configuration.Files,
+    plot: fleet.Plot | None,
 ) -> list[runner.ScenarioResult]:
     def tell(line: runner.Progress) -> None:
         stage.say(f"{line.scenario} {line.at_seconds:+6.1f} s  {line.text}")
@@ -149,7 +174,8 @@ async def _play(
         for number, story in enumerate(chosen, start=1):
             stage.say(f"{story.id}: {story.metadata.title} (mode {mode})")
             await load.start(story, story.spec.longest_seconds + constants.LOAD_MARGIN_SECONDS)
-            result = await player.play(story, mode)
+            peak_at = plot.peak_at if plot is not None and story.spec.past is not None else None
+            result = await player.play(story, mode, peak_at=peak_at)
             if number < len(chosen):
                 stage.say(f"{story.id} is over: {result.clients.verdict}; waiting until everything is at rest")
                 result = result.with_complaints(await player.settle(story))

@@ -23,6 +23,7 @@ class FaultClass(StrEnum):
     """The kinds of trouble incidents are keyed by; the situations S1 to S10 map onto them."""
 
     SURGE = "surge"
+    SURPLUS = "surplus"
     OVERLOAD = "overload"
     LEAK = "leak"
     CACHE = "cache"

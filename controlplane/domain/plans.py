@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from controlplane.domain import outcomes, policies
+from controlplane.domain import lanes, outcomes, policies
 
 
 class Reentry(StrEnum):
@@ -117,6 +117,7 @@ class PlanRequest:
 class Plan:
     """A request with its runbook pinned, its parameters resolved and its difference read.
 
+    `lane` says which other runs on the same target it excludes.
     `runbook_source` is the YAML itself: a run in flight never sees a later version. `hash` covers everything
     that decides what would happen (runbook digest, service, node, inputs, steps), not ids and times.
     """
@@ -132,10 +133,11 @@ class Plan:
     verify: VerifySpec | None
     on_failure: tuple[FailureEdge, ...]
     hash: str
+    lane: lanes.Lane = lanes.Lane.NODES
 
     @property
     def target(self) -> str:
-        """The thing runs are serialised on: `service/node`, or `service` when no node is named."""
+        """The thing runs of one lane are serialised on: `service/node`, or `service` when no node is named."""
         return f"{self.request.service}/{self.request.node}" if self.request.node else self.request.service
 
     def edges_at(self, step: int) -> tuple[FailureEdge, ...]:

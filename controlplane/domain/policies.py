@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from controlplane.domain import outcomes
+from controlplane.domain import lanes, outcomes
 
 
 class Mode(StrEnum):
@@ -53,7 +53,8 @@ class Ladder:
 class Policy:
     """One rule from trouble to runbook. `when` is a CEL condition; `hold_seconds` is how long it must stay true.
 
-    With a `ladder` the runbook is run once for each step, with the rung as its input `rung`.
+    With a `ladder` the runbook is run once for each step, with the rung as its input `rung`. Where it `repeats`, a run is
+    a step on the way and no cure: while the trouble is reported it is asked again at once. `lane` is its runbook's.
     """
 
     name: str
@@ -65,3 +66,5 @@ class Policy:
     inputs: Mapping[str, outcomes.Json] = field(default_factory=dict[str, outcomes.Json])
     guard: GuardLimits = field(default_factory=GuardLimits)
     ladder: Ladder | None = None
+    repeats: bool = False
+    lane: lanes.Lane = lanes.Lane.NODES

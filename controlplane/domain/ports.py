@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from controlplane.domain import (
     alerting,
+    capacity,
     findings,
     incidents,
     outcomes,
@@ -82,6 +83,26 @@ class Bench(Protocol):
 
         Raises RetryLaterError when it takes too long, or while earlier work of this name is not done.
         """
+        ...
+
+
+class DemandReader(Protocol):
+    """Reads how much has arrived at a service."""
+
+    async def history(self, service: str, start: datetime, end: datetime, step_seconds: int) -> windows.Series:
+        """Return arrivals per second, refused ones included, averaged over bins of `step_seconds`.
+
+        Times are where bins begin, whole multiples of the step; a bin that nobody knows is absent. Raises
+        RetryLaterError when the metrics store does not answer.
+        """
+        ...
+
+
+class Actuator(Protocol):
+    """Knows the nodes that can be started and stopped."""
+
+    async def standing(self, service: str) -> Mapping[str, capacity.PoolStanding]:
+        """Return the service's pools by name. Raises NotFoundError where it starts nothing for the service."""
         ...
 
 

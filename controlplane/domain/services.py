@@ -34,13 +34,62 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A group of nodes that one actuator grows and shrinks."""
+    """A group of nodes that one actuator grows and shrinks, between `min` and `max` nodes.
+
+    `min_ready` of them must stay in service whatever happens (None: `min`). One with `queue_depth_per_node` is a cold
+    pool: it grows by the requests that wait, one node for each so many.
+    """
 
     name: str
     actuator: str
     min: int
     max: int
     queue_depth_per_node: float | None = None
+    min_ready: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A threshold of arrivals per second of the service; above it `nodes` more than the pools' minimum are kept.
+
+    With `pool` they are counted in that pool, as for one that is rented in another place.
+    """
+
+    above_qps: float
+    nodes: int
+    pool: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityRules:
+    """How capacity is planned. Without `requests_per_second_per_node` it is learned from load and latency.
+
+    `headroom_ratio` is kept free; `cold_start_seconds` holds until one was measured; a stage is released below
+    `release_ratio` of its threshold; nodes go after `shrink_after_seconds` without need; nodes that are not ready
+    `give_up_seconds` after they were asked for are given up.
+    """
+
+    requests_per_second_per_node: float | None = None
+    headroom_ratio: float = 0.3
+    cold_start_seconds: float = 900.0
+    stages: tuple[Stage, ...] = ()
+    release_ratio: float = 0.8
+    shrink_after_seconds: float = 600.0
+    give_up_seconds: float = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarEvent:
+    """Something that moves demand at a known time: from `at_seconds` after midnight in `timezone`, on weekdays `days`.
+
+    Monday is 0. It lasts `duration_seconds`, for the forecast, which learns what it does from earlier days.
+    """
+
+    name: str
+    at_seconds: int
+    duration_seconds: float
+    days: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
+    timezone: str = "UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +102,13 @@ class Service:
     objectives: Objectives = field(default_factory=Objectives)
     thresholds: Thresholds = field(default_factory=Thresholds)
     pools: tuple[Pool, ...] = ()
+    capacity: CapacityRules = field(default_factory=CapacityRules)
+    events: tuple[CalendarEvent, ...] = ()
 
     @property
     def min_ready(self) -> int:
         """How many nodes must stay in service, over all pools."""
-        return sum(pool.min for pool in self.pools)
+        return sum(pool.min if pool.min_ready is None else pool.min_ready for pool in self.pools)
 
     def limit(self, signal: str) -> sig.Limit:
         """Return the healthy band of `signal`, from the objectives and thresholds.

@@ -1,10 +1,11 @@
 """What one tick of the loop reports: one plain sentence per incident, which every surface shows unchanged."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from controlplane.domain import windows
+from controlplane.domain import capacity, windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,10 @@ class TickFeed(Protocol):
 
     def report(self) -> TickReport | None:
         """Return the newest report, or None before the first tick."""
+        ...
+
+    def outlooks(self) -> Mapping[str, capacity.Outlook]:
+        """Return what is foretold and planned for each service, by name, as of the newest tick; empty before the first."""
         ...
 
     def seconds_since_good(self) -> float | None:

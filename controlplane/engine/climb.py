@@ -162,5 +162,5 @@ def _advice(incident: inc.Incident, policy: policies.Policy, step: ladder.Step) 
     if policy.mode is policies.Mode.OBSERVE:
         return f"observing: {would}"
     verb = "suggested" if policy.mode is policies.Mode.SUGGEST else "waits for a person"
-    command = f"{words.command(policy.runbook, service, '')} --input rung={step.rung}"
+    command = words.command(policy.runbook, service, "", {"rung": step.rung})
     return f"{verb}: {would}; run `{command}`"

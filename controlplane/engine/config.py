@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 import pydantic
 
 from controlplane import durations, expressions, strictyaml
-from controlplane.domain import errors, policies, rungs
+from controlplane.domain import errors, lanes, policies, rungs
 
 # Every service in services.yaml, those added later included.
 ALL_SERVICES = "*"
@@ -76,6 +76,7 @@ class _Spec(_Strict):
     # Not strict: the file holds the word, the model the enum.
     mode: Annotated[policies.Mode, pydantic.Strict(strict=False)]
     hold: Duration = 0.0
+    repeats: bool = False
     inputs: dict[str, pydantic.JsonValue] = pydantic.Field(default_factory=dict)
     guard: _Guard = _Guard()
     ladder: _Ladder | None = None
@@ -90,10 +91,10 @@ class _Policy(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The names a policy may refer to; `signals` are the canonical ones of the catalogue."""
+    """The names a policy may refer to; `signals` are the canonical ones of the catalogue, `runbooks` tell their lanes."""
 
     services: Collection[str]
-    runbooks: Collection[str]
+    runbooks: Mapping[str, lanes.Lane]
     signals: Collection[str]
 
 
@@ -142,6 +143,8 @@ def _load_one(text: str, source: str, known: Known, ceiling: policies.Mode) -> p
         inputs=dict(spec.inputs),
         guard=_limits(spec.guard),
         ladder=_ladder(spec.ladder),
+        repeats=spec.repeats,
+        lane=known.runbooks[spec.runbook],
     )
 
 

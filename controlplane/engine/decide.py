@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from controlplane import expressions
-from controlplane.domain import errors, outcomes, plans, policies, ports, runs
+from controlplane.domain import capacity, errors, outcomes, plans, policies, ports, runs
 from controlplane.domain import incidents as inc
 from controlplane.engine import words
 
@@ -27,9 +27,17 @@ class Situation:
 
 
 def variables(
-    incident: inc.Incident, service: Mapping[str, object], readers: Mapping[str, object], *, age_seconds: float
+    incident: inc.Incident,
+    service: Mapping[str, object],
+    readers: Mapping[str, object],
+    *,
+    age_seconds: float,
+    planned: capacity.CapacityPlan | capacity.NoPlan | None = None,
 ) -> dict[str, object]:
-    """Return the CEL variables of an incident; `readers` are the functions `signal`, `ready_nodes`, `now`."""
+    """Return the CEL variables of an incident; `readers` are the functions `signal`, `ready_nodes`, `now`.
+
+    `planned` is the capacity plan of its service; what it does not say is unknown to expressions.
+    """
     finding = incident.finding
     return {
         "finding": {
@@ -52,8 +60,25 @@ def variables(
             "attempts": incident.attempts,
         },
         "service": service,
+        **_of_plan(planned),
         **readers,
     }
+
+
+def _of_plan(planned: capacity.CapacityPlan | capacity.NoPlan | None) -> dict[str, object]:
+    if not isinstance(planned, capacity.CapacityPlan):
+        return {}
+    said = {
+        "desired_replicas": planned.desired,
+        "present_replicas": planned.present,
+        "ready_replicas": planned.ready,
+        "unmet_replicas": planned.unmet,
+        "reactive_replicas": planned.reactive,
+        "is_predicted": planned.is_predicted,
+        "demand_rps": planned.demand_rps,
+    }
+    predicted = {} if planned.predicted is None else {"predicted_replicas": planned.predicted}
+    return {"plan": {**said, **predicted}}
 
 
 def match(
@@ -63,21 +88,26 @@ def match(
     incident = situation.incident
     if incident.state is inc.IncidentState.ESCALATED:
         return outcomes.Hold(outcomes.HoldReason.ESCALATED, f"held: handed to a person; {incident.sentence}")
-    if situation.unfinished:
-        run = situation.unfinished[0]
-        said = f"run {run.id} ({run.plan.request.runbook} on {run.plan.target}) is {run.state}"
-        return outcomes.Hold(outcomes.HoldReason.RUN_IN_FLIGHT, f"held: {said}")
     for policy in offered:
         if incident.key.service not in policy.services:
             continue
         try:
             if conditions.is_true(policy.when, situation.variables):
-                return policy
+                return _in_flight(situation, policy) or policy
         except errors.InvalidInputError as error:
             said = f"held: the condition of policy {policy.name} is neither true nor false: {error}"
             return outcomes.Hold(outcomes.HoldReason.NOT_A_BOOL, said)
     said = f"held: no policy answers {incident.key.fault} on {_target(incident)}; a person has to look"
     return outcomes.Hold(outcomes.HoldReason.NO_POLICY, said)
+
+
+def _in_flight(situation: Situation, policy: policies.Policy) -> outcomes.Hold | None:
+    """Return why the policy has to wait: a run of its lane works on the target."""
+    run = next((one for one in situation.unfinished if one.plan.lane is policy.lane), None)
+    if run is None:
+        return None
+    said = f"run {run.id} ({run.plan.request.runbook} on {run.plan.target}) is {run.state}"
+    return outcomes.Hold(outcomes.HoldReason.RUN_IN_FLIGHT, f"held: {said}")
 
 
 def propose(
@@ -92,14 +122,15 @@ def propose(
         return _spent(incident, policy)
     if true_for_seconds < policy.hold_seconds:
         return _holding(policy, true_for_seconds)
-    if policy.mode is not policies.Mode.AUTO:
-        return _advice(incident, policy)
     try:
-        inputs = expressions.resolve(dict(policy.inputs), situation.variables)
+        resolved = expressions.resolve(dict(policy.inputs), situation.variables)
     except errors.InvalidInputError as error:
         said = f"held: the inputs of policy {policy.name} cannot be resolved: {error}"
         return outcomes.Hold(outcomes.HoldReason.INVALID_PLAN, said)
-    return _request(incident, policy, inputs if isinstance(inputs, dict) else {})
+    inputs = resolved if isinstance(resolved, dict) else {}
+    if policy.mode is not policies.Mode.AUTO:
+        return _advice(incident, policy, inputs)
+    return _request(incident, policy, inputs)
 
 
 def dedup_key(policy: policies.Policy, incident: inc.Incident) -> str:
@@ -135,12 +166,12 @@ def _holding(policy: policies.Policy, true_for_seconds: float) -> outcomes.Hold:
     return outcomes.Hold(outcomes.HoldReason.HOLDING, said)
 
 
-def _advice(incident: inc.Incident, policy: policies.Policy) -> outcomes.Hold:
+def _advice(incident: inc.Incident, policy: policies.Policy, inputs: Mapping[str, outcomes.Json]) -> outcomes.Hold:
     """Say what would be done; in the modes between observe and auto, also how a person does it."""
     would = f"policy {policy.name} would run {policy.runbook} on {_target(incident)}: {words.trouble(incident.finding)}"
     if policy.mode is policies.Mode.OBSERVE:
         return outcomes.Hold(outcomes.HoldReason.OBSERVING, f"observing: {would}")
-    command = words.command(policy.runbook, incident.key.service, incident.key.node)
+    command = words.command(policy.runbook, incident.key.service, incident.key.node, inputs)
     verb = "suggested" if policy.mode is policies.Mode.SUGGEST else "waits for a person"
     return outcomes.Hold(outcomes.HoldReason.OBSERVING, f"{verb}: {would}; run `{command}`")
 

@@ -5,7 +5,8 @@ Called by the tick for each incident that has a run. Pure functions.
 When a run ends recovered, alerts still fire for a while: they look back over a window, and their resolved notice waits
 for Alertmanager's group interval. So the verdict is set at once, the incident stays `verifying`, and it closes as soon
 as its sources are quiet. If they still report it after the grace time, the trouble was not cured: the incident is open
-again, with its attempts counted. A run that failed, or that the guard stopped, before it had any effect gives the
+again, with its attempts counted. Where the policy repeats there is no grace time, and a run that did not bring recovery
+while the trouble is still reported gives the incident back as well: the load may have grown meanwhile. A run that failed, or that the guard stopped, before it had any effect gives the
 incident back too, its attempt spent; every other end is a person's to judge, a cancellation by a person included.
 """
 
@@ -16,6 +17,8 @@ from datetime import datetime
 from controlplane.domain import incidents as inc
 from controlplane.domain import outcomes, runs
 from controlplane.engine import words
+
+_UNCURED = frozenset({outcomes.Verdict.NOT_RECOVERED, outcomes.Verdict.WORSE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,29 +50,30 @@ def follow(
     is_reported: bool,
     grace_seconds: float,
     was_denied: bool = False,
+    repeats: bool = False,
 ) -> Followed:
     """Return what the state of `run` means for `incident`.
 
     `is_reported` says that some source reports the trouble now; `grace_seconds` is how long alerts may need to
-    resolve after the recovery; `was_denied` that the guard, not a person, cancelled the run.
+    resolve after the recovery; `was_denied` that the guard, not a person, cancelled the run; `repeats` that its policy
+    takes more than one run.
     """
     if not run.state.is_final:
         return _in_flight(incident, run, now)
     is_harmless = run.state is outcomes.RunState.FAILED or (run.state is outcomes.RunState.CANCELLED and was_denied)
     if is_harmless and run.acted_at is None:
         return _give_back(incident, run, now)
-    if run.state is not outcomes.RunState.SUCCEEDED or run.verdict in {
-        outcomes.Verdict.NOT_RECOVERED,
-        outcomes.Verdict.WORSE,
-        outcomes.Verdict.UNKNOWN,
-    }:
+    if repeats and is_reported and run.state is outcomes.RunState.FAILED and run.verdict in _UNCURED:
+        return _reopen(incident, run, now, _since(run, now))
+    if run.state is not outcomes.RunState.SUCCEEDED or run.verdict in {*_UNCURED, outcomes.Verdict.UNKNOWN}:
         return _escalate(incident, run, now)
     if incident.quiet_since is not None:
         return _close(incident, run, now)
-    lasted = max(0.0, (now - (run.ended_at or now)).total_seconds())
-    if is_reported and lasted >= grace_seconds:
-        return _reopen(incident, run, now, lasted)
-    return _await_quiet(incident, run, now, is_reported=is_reported, left=grace_seconds - lasted)
+    return _settle(incident, run, now, is_reported=is_reported, grace_seconds=0.0 if repeats else grace_seconds)
+
+
+def _since(run: runs.Run, now: datetime) -> float:
+    return max(0.0, (now - (run.ended_at or now)).total_seconds())
 
 
 def _in_flight(incident: inc.Incident, run: runs.Run, now: datetime) -> Followed:
@@ -98,6 +102,16 @@ def _close(incident: inc.Incident, run: runs.Run, now: datetime) -> Followed:
     how = f"{_name(run)} answered it" if proven else f"quiet after {_name(run)}, which verifies nothing"
     verdict = outcomes.Verdict.RECOVERED if proven else outcomes.Verdict.UNKNOWN
     return _moved(incident, inc.IncidentState.CLOSED, f"closed: {how}; {_ending(run)}", now, verdict=verdict)
+
+
+def _settle(
+    incident: inc.Incident, run: runs.Run, now: datetime, *, is_reported: bool, grace_seconds: float
+) -> Followed:
+    """Give the sources of a cured incident their grace time; after it they are believed again."""
+    lasted = _since(run, now)
+    if is_reported and lasted >= grace_seconds:
+        return _reopen(incident, run, now, lasted)
+    return _await_quiet(incident, run, now, is_reported=is_reported, left=grace_seconds - lasted)
 
 
 def _reopen(incident: inc.Incident, run: runs.Run, now: datetime, lasted: float) -> Followed:

@@ -100,7 +100,7 @@ def _mode(plan: plans.Plan, context: Context) -> outcomes.GateAnswer:  # noqa: A
         return _pass(gate, f"{request.requested_by} asked; modes bind policies only")
     if request.mode is policies.Mode.AUTO:
         return _pass(gate, f"policy {request.policy} is in mode auto", mode=request.mode.value)
-    command = words.command(request.runbook, request.service, request.node)
+    command = words.command(request.runbook, request.service, request.node, request.inputs)
     return _deny(gate, f"policy {request.policy} is in mode {request.mode}; run `{command}`", mode=request.mode.value)
 
 
@@ -240,8 +240,8 @@ def _in_flight(plan: plans.Plan, context: Context) -> outcomes.GateAnswer:
 
 
 def overlaps(one: plans.Plan, other: plans.Plan) -> bool:
-    """Say whether two plans touch the same thing: a service contains its nodes."""
-    if one.request.service != other.request.service:
+    """Say whether two plans of one lane touch the same thing: a service contains its nodes."""
+    if one.lane is not other.lane or one.request.service != other.request.service:
         return False
     return not one.request.node or not other.request.node or one.request.node == other.request.node
 

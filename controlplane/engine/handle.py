@@ -7,11 +7,23 @@ pace only: after a restart holds start again and people are told once more.
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from controlplane import expressions
-from controlplane.domain import errors, ids, outcomes, plans, policies, ports, remediation, runs, services, windows
+from controlplane.domain import (
+    capacity,
+    errors,
+    ids,
+    outcomes,
+    plans,
+    policies,
+    ports,
+    remediation,
+    runs,
+    services,
+    windows,
+)
 from controlplane.domain import incidents as inc
 from controlplane.engine import climb, correlate, decide, facts, follow, words
 
@@ -57,6 +69,7 @@ class Moment:
     view: windows.FleetView | None
     correlated: correlate.Correlated
     unfinished: Sequence[runs.Run]
+    outlooks: Mapping[str, capacity.Outlook] = field(default_factory=dict[str, capacity.Outlook])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +105,9 @@ class Handler:
             incident = follow.adopt(incident, run.id, moment.now)
             await self._hands.incidents.save(incident, f"followed from here on: run {run.id}, {run.state}")
         if run is not None and incident.state in _FOLLOWED:
-            if run.state is outcomes.RunState.SUCCEEDED and (laddered := self._laddered(run)):
-                return await self._climb(incident, laddered, moment)
+            policy = self._policy_of(run)
+            if run.state is outcomes.RunState.SUCCEEDED and policy is not None and policy.ladder is not None:
+                return await self._climb(incident, policy, moment)
             return await self._follow(incident, run, moment)
         if waiting := moment.correlated.held.get(incident.id):
             self._true_since.pop(incident.id, None)
@@ -112,6 +126,7 @@ class Handler:
 
     async def _follow(self, incident: inc.Incident, run: runs.Run, moment: Moment) -> Handled:
         self._true_since.pop(incident.id, None)  # nobody asks the policy meanwhile
+        policy = self._policy_of(run)
         followed = follow.follow(
             incident,
             run,
@@ -119,6 +134,7 @@ class Handler:
             is_reported=incident.id in moment.correlated.reported,
             grace_seconds=self._pace.grace_seconds,
             was_denied=await self._was_denied(run),
+            repeats=policy is not None and policy.repeats,
         )
         if followed.note:
             await self._hands.incidents.save(followed.incident, followed.note)
@@ -157,10 +173,10 @@ class Handler:
             return await self._escalate(incident, answer.sentence, moment)
         return await self._hold(incident, f"{policy.name}: {answer.reason.value}", answer.sentence, policy)
 
-    def _laddered(self, run: runs.Run) -> policies.Policy | None:
-        """Return the policy whose ladder the run was a step of."""
+    def _policy_of(self, run: runs.Run) -> policies.Policy | None:
+        """Return the policy that asked for the run; None when a person did, or when it is not in force any more."""
         name = run.plan.request.policy
-        return next((one for one in self._hands.policies if one.name == name and one.ladder is not None), None)
+        return next((one for one in self._hands.policies if one.name == name), None)
 
     async def _climb(self, incident: inc.Incident, policy: policies.Policy, moment: Moment) -> Handled:
         """Keep the rung, change it by one, or close the incident once full service is back and all are quiet."""
@@ -198,6 +214,7 @@ class Handler:
             expressions.service_variables(self._hands.services[key.service]),
             facts.readers(moment.view, key.service, key.node, moment.now),
             age_seconds=max(0.0, (moment.now - incident.opened_at).total_seconds()),
+            planned=None if (outlook := moment.outlooks.get(key.service)) is None else outlook.plan,
         )
         here = [run for run in moment.unfinished if _is_on(run, key)]
         return decide.Situation(incident, variables, here)

@@ -1,4 +1,5 @@
-"""The first rooms of a tick: reads the fleet, asks the detectors, takes the alerts; gives back one `Level`.
+"""The first rooms of a tick: reads the fleet, asks the detectors and the capacity plan, takes the alerts; gives back one
+`Level`.
 
 Called by the tick only. Whatever cannot be read is named: as a problem of the tick, and as a source that cannot speak,
 so that its silence is not taken for good news. Concurrency: async, no memory; detectors are plain functions and work on
@@ -10,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from controlplane.domain import capacity, ports, services, windows
 from controlplane.domain import findings as fnd
-from controlplane.domain import ports, services, windows
 from controlplane.domain import signals as sig
 from controlplane.engine import correlate, reports
 
@@ -21,11 +22,12 @@ _MAX_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What is reported now, the alerts of nobody's service, and what went wrong while looking."""
+    """What is reported now, the alerts of nobody's service, what went wrong while looking, and the capacity outlooks."""
 
     level: correlate.Level
     strays: tuple[reports.Stray, ...]
     problems: tuple[str, ...]
+    outlooks: Mapping[str, capacity.Outlook]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,21 @@ async def look(eyes: Eyes, now: datetime) -> Looked:
         async with gate:
             await _ask(eyes, detector, service, now, seen, mute, problems)
 
-    await asyncio.gather(*(ask(service, detector) for service in eyes.services.values() for detector in eyes.detectors))
-    return Looked(correlate.Level(now, (*said, *seen), view, mute), strays, tuple(problems))
+    asked = (ask(service, detector) for service in eyes.services.values() for detector in eyes.detectors)
+    await asyncio.gather(*asked)
+    outlooks: dict[str, capacity.Outlook] = {}
+    return Looked(correlate.Level(now, (*said, *seen), view, mute), strays, tuple(problems), outlooks)
+
+
+def _note(
+    answers: Sequence[fnd.Finding | fnd.NotReady], seen: list[fnd.Finding], mute: dict[tuple[str, str], str]
+) -> None:
+    """Sort what a source says into findings, and reasons why it cannot say anything."""
+    for answer in answers:
+        if isinstance(answer, fnd.Finding):
+            seen.append(answer)
+        else:
+            mute[answer.service, answer.detector] = f"{answer.reason.value} {answer.detail}".strip()
 
 
 async def see(eyes: Eyes, problems: list[str]) -> windows.FleetView | None:
@@ -105,8 +120,4 @@ async def _ask(
         problems.append(f"detectors: {detector.name} failed on {service.name}: {error!r}")
         mute[service.name, detector.name] = f"it failed: {error!r}"
         return
-    for answer in answers:
-        if isinstance(answer, fnd.Finding):
-            seen.append(answer)
-        else:
-            mute[service.name, detector.name] = f"{answer.reason.value} {answer.detail}".strip()
+    _note(answers, seen, mute)

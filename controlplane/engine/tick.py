@@ -1,6 +1,6 @@
 """One tick of the loop, top to bottom: this is what the product does to a fleet.
 
-    observe → detectors → correlate → follow runs → decide → guard → submit → close or escalate
+    observe → detectors, capacity → correlate → follow runs → decide → guard → submit → close or escalate
 
 Called every few seconds and on a wake. It reads the level, never events: a tick that was missed is made up for by the
 next one, and a tick that is repeated does nothing twice. Each incident gets one plain sentence. Nothing that goes wrong
@@ -12,10 +12,10 @@ and it is judged afterwards. Concurrency: async; one tick at a time, under a loc
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from controlplane.domain import ids, ports, ticks, windows
+from controlplane.domain import capacity, ids, ports, ticks, windows
 from controlplane.domain import incidents as inc
 from controlplane.engine import correlate, handle, look
 
@@ -47,6 +47,7 @@ class Tick:
         self._lock = asyncio.Lock()
         self._view: windows.FleetView | None = None
         self._report: ticks.TickReport | None = None
+        self._outlooks: Mapping[str, capacity.Outlook] = {}
         self._good_at: float | None = None
         self._next_turn: inc.IncidentKey | None = None
 
@@ -57,6 +58,10 @@ class Tick:
     def report(self) -> ticks.TickReport | None:
         """Return the newest report, or None before the first tick."""
         return self._report
+
+    def outlooks(self) -> Mapping[str, capacity.Outlook]:
+        """Return what is foretold and planned for each service, by name, as of the newest tick."""
+        return self._outlooks
 
     def seconds_since_good(self) -> float | None:
         """Return seconds since the last good tick ended, or None before the first."""
@@ -89,6 +94,7 @@ class Tick:
     async def _rooms(self, now: datetime) -> tuple[list[ticks.IncidentLine], list[str]]:
         looked = await look.look(self._eyes, now)
         self._view = looked.level.view or self._view
+        self._outlooks = looked.outlooks
         correlated = correlate.correlate(
             looked.level,
             await self._hands.incidents.unclosed(),
@@ -96,7 +102,7 @@ class Tick:
             new_id=lambda at: ids.new_id(ids.IdKind.INCIDENT, at),
         )
         unfinished = await self._hands.runs.find(state="unfinished", limit=_MAX_UNFINISHED)
-        moment = handle.Moment(now, looked.level.view, correlated, unfinished)
+        moment = handle.Moment(now, looked.level.view, correlated, unfinished, looked.outlooks)
         problems = list(looked.problems)
         notes = {change.incident.id: change.note for change in correlated.changes}
         lines = [ticks.IncidentLine("", f"alert:{stray.name}", stray.sentence) for stray in looked.strays]

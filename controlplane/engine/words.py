@@ -4,8 +4,10 @@ Called by the rooms of the engine. Pure functions.
 """
 
 import shlex
+from collections.abc import Mapping
 
 from controlplane.domain import findings as fnd
+from controlplane.domain import outcomes
 
 _MINUTE = 60.0
 _HOUR = 3600.0
@@ -33,14 +35,19 @@ def target(service: str, node: str) -> str:
     return f"{service}/{node}" if node else service
 
 
-def command(runbook: str, service: str, node: str) -> str:
+def command(runbook: str, service: str, node: str, inputs: Mapping[str, outcomes.Json] | None = None) -> str:
     """Return the command line that asks for a runbook, quoted for a shell: names come from labels.
 
     >>> command("flush-cache", "chat", "node-a; rm")
     "dsctl remediate flush-cache --node 'node-a; rm'"
+    >>> command("scale-out", "chat", "", {"replicas": 5})
+    'dsctl remediate scale-out --service chat --input replicas=5'
     """
     scope = ["--node", node] if node else ["--service", service]
-    return shlex.join(["dsctl", "remediate", runbook, *scope])
+    # The target fills inputs that name it.
+    given = {name: value for name, value in (inputs or {}).items() if value not in (service, node)}
+    named = [part for name, value in given.items() for part in ("--input", f"{name}={value}")]
+    return shlex.join(["dsctl", "remediate", runbook, *scope, *named])
 
 
 def trouble(finding: fnd.Finding) -> str:

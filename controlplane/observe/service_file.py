@@ -4,17 +4,21 @@
 Every field is checked here, so that the rest of the house gets values it can trust.
 """
 
+import functools
+import re
+import zoneinfo
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Self
 
 import pydantic
 
-from controlplane import promql, strictyaml
+from controlplane import durations, promql, strictyaml
 from controlplane.domain import errors, services
 
 # Strict: "5" is not a number, and true is not 1.
 _STRICT = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+
 
 Ratio = Annotated[float, pydantic.Field(ge=0, le=1)]
 Positive = Annotated[float, pydantic.Field(gt=0)]
@@ -25,6 +29,19 @@ LabelValue = Annotated[str, pydantic.Field(min_length=1, max_length=200)]
 
 _OBJECTIVES = services.Objectives()
 _THRESHOLDS = services.Thresholds()
+_RULES = services.CapacityRules()
+# Longer than this nothing that dsctl grows or shrinks takes; a larger number is a slip of the pen.
+_MAX_DURATION_SECONDS = 86_400.0
+_MAX_EVENT_SECONDS = 7 * 86_400.0
+_TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+def _duration(text: object, max_seconds: float = _MAX_DURATION_SECONDS) -> float:
+    return durations.parse(text, max_seconds=max_seconds)
+
+
+Duration = Annotated[float, pydantic.BeforeValidator(_duration)]
 
 
 class _Objectives(pydantic.BaseModel):
@@ -67,12 +84,92 @@ class _Pool(pydantic.BaseModel):
     min: Annotated[int, pydantic.Field(ge=0)]
     max: Annotated[int, pydantic.Field(ge=0)]
     queue_depth_per_node: Positive | None = None
+    min_ready: Annotated[int, pydantic.Field(ge=0)] | None = None
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.max < self.min:
             raise ValueError(f"max {self.max} is below min {self.min}")
+        if self.min_ready is not None and self.min_ready > self.max:
+            raise ValueError(f"min_ready {self.min_ready} is above max {self.max}")
         return self
+
+
+class _Stage(pydantic.BaseModel):
+    model_config = _STRICT
+
+    above_qps: Positive
+    nodes: Annotated[int, pydantic.Field(ge=1)]
+    pool: Name | None = None
+
+
+class _Capacity(pydantic.BaseModel):
+    model_config = _STRICT
+
+    requests_per_second_per_node: Positive | None = _RULES.requests_per_second_per_node
+    headroom_ratio: Annotated[float, pydantic.Field(ge=0, le=10)] = _RULES.headroom_ratio
+    cold_start: Duration = _RULES.cold_start_seconds
+    stages: Annotated[list[_Stage], pydantic.Field(max_length=8)] = []
+    release_ratio: Annotated[float, pydantic.Field(gt=0, le=1)] = _RULES.release_ratio
+    shrink_after: Duration = _RULES.shrink_after_seconds
+    give_up: Duration = _RULES.give_up_seconds
+
+    def rules(self) -> services.CapacityRules:
+        """Return them as the planner takes them."""
+        return services.CapacityRules(
+            requests_per_second_per_node=self.requests_per_second_per_node,
+            headroom_ratio=self.headroom_ratio,
+            cold_start_seconds=self.cold_start,
+            stages=tuple(services.Stage(one.above_qps, one.nodes, one.pool or "") for one in self.stages),
+            release_ratio=self.release_ratio,
+            shrink_after_seconds=self.shrink_after,
+            give_up_seconds=self.give_up,
+        )
+
+
+class _Event(pydantic.BaseModel):
+    model_config = _STRICT
+
+    name: Name
+    at: str
+    lasts: Annotated[float, pydantic.BeforeValidator(functools.partial(_duration, max_seconds=_MAX_EVENT_SECONDS))]
+    days: Annotated[list[str], pydantic.Field(min_length=1, max_length=7)] = list(_DAYS)
+    timezone: str = "UTC"
+
+    @pydantic.field_validator("at")
+    @classmethod
+    def _is_time_of_day(cls, value: str) -> str:
+        if not _TIME_OF_DAY.fullmatch(value):
+            raise ValueError(f'{value!r} is no time of day; write it as in "09:30"')
+        return value
+
+    @pydantic.field_validator("days")
+    @classmethod
+    def _are_days(cls, value: list[str]) -> list[str]:
+        for day in value:
+            if day not in _DAYS:
+                raise ValueError(f"{day!r} is no day of the week; they are {', '.join(_DAYS)}")
+        return value
+
+    @pydantic.field_validator("timezone")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        try:
+            zoneinfo.ZoneInfo(value)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(f"{value!r} is no time zone this machine knows; write it as in Europe/Berlin") from error
+        return value
+
+    def event(self) -> services.CalendarEvent:
+        """Return it as the forecast takes it."""
+        hours, minutes = map(int, self.at.split(":"))
+        return services.CalendarEvent(
+            name=self.name,
+            at_seconds=(hours * 60 + minutes) * 60,
+            duration_seconds=self.lasts,
+            days=tuple(sorted({_DAYS.index(day) for day in self.days})),
+            timezone=self.timezone,
+        )
 
 
 class _Service(pydantic.BaseModel):
@@ -84,6 +181,8 @@ class _Service(pydantic.BaseModel):
     objectives: _Objectives = _Objectives()
     thresholds: _Thresholds = _Thresholds()
     pools: list[_Pool] = []
+    capacity: _Capacity = _Capacity()
+    events: Annotated[list[_Event], pydantic.Field(max_length=50)] = []
 
 
 class _File(pydantic.BaseModel):
@@ -114,6 +213,8 @@ def parse(text: str, *, source: str, profiles: Iterable[str] | None = None) -> t
     _check_selectors(document, file)
     for number, one in enumerate(file.services):
         _check_unique(document, ("services", number, "pools"), [pool.name for pool in one.pools])
+        _check_unique(document, ("services", number, "events"), [event.name for event in one.events])
+        _check_stages(document, number, one)
         if profiles is not None:
             _check_profile(document, number, one.profile, sorted(profiles))
     return tuple(_service(one) for one in file.services)
@@ -125,6 +226,18 @@ def _check_unique(document: strictyaml.Document, path: strictyaml.Path, names: l
             here = (*path, number, "name")
             message = f"{strictyaml.dotted(here)}: {name!r} is taken by {strictyaml.dotted((*path, names.index(name)))}"
             raise errors.InvalidInputError(message, place=document.place(here))
+
+
+def _check_stages(document: strictyaml.Document, number: int, one: _Service) -> None:
+    pools = [pool.name for pool in one.pools]
+    for index, stage in enumerate(one.capacity.stages):
+        if stage.pool is not None and stage.pool not in pools:
+            message = (
+                f"services[{number}].capacity.stages[{index}].pool: no pool {stage.pool!r}"
+                f"{strictyaml.suggest(stage.pool, pools)}"
+            )
+            place = document.place(("services", number, "capacity", "stages", index, "pool"))
+            raise errors.InvalidInputError(message, place=place)
 
 
 def _check_selectors(document: strictyaml.Document, file: _File) -> None:
@@ -151,4 +264,6 @@ def _service(one: _Service) -> services.Service:
         objectives=services.Objectives(**one.objectives.model_dump()),
         thresholds=services.Thresholds(**limits, qps=tuple(one.thresholds.qps)),
         pools=tuple(services.Pool(**pool.model_dump()) for pool in one.pools),
+        capacity=one.capacity.rules(),
+        events=tuple(event.event() for event in one.events),
     )

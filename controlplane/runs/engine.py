@@ -90,7 +90,7 @@ class RunEngine:
     async def _find_first(self, plan: plans.Plan, error: exc.IntegrityError) -> str:
         def work(connection: sa.Connection) -> tuple[str | None, str | None]:
             first = ledger.find_by_dedup_key(connection, plan.request.dedup_key)
-            return first, ledger.find_holder(connection, plan.target)
+            return first, ledger.find_holder(connection, plan)
 
         first, holder = await self._database.read(work)
         if first is not None:

@@ -22,8 +22,6 @@ _State = outcomes.RunState
 # A parked run looks up at least this often. So a run that seems to sleep for longer was parked before the clock was
 # stepped back, and is due; without that it would hold its target until the clock has caught up.
 MAX_WAKE_SECONDS = 300.0
-# One run per target. The column is a number so that a limit above one needs no other schema.
-_SLOT = 0
 
 
 def submit(connection: sa.Connection, run_id: str, plan: plans.Plan, now: datetime) -> None:
@@ -43,7 +41,7 @@ def submit(connection: sa.Connection, run_id: str, plan: plans.Plan, now: dateti
             "state": _State.QUEUED,
             "step": 0,
             "cursor": codec.to_json(moves.Cursor()),
-            "slot": _SLOT,
+            "slot": plan.lane.slot,
             "wake_at": now,
             "token": 0,
             "revision": 0,
@@ -73,9 +71,9 @@ def find_by_dedup_key(connection: sa.Connection, key: str | None) -> str | None:
     return connection.execute(sa.select(_RUN.c.id).where(_RUN.c.dedup_key == key)).scalar()
 
 
-def find_holder(connection: sa.Connection, target: str) -> str | None:
-    """Return the run that holds `target`."""
-    query = sa.select(_RUN.c.id).where(_RUN.c.target == target, _RUN.c.slot.is_not(None))
+def find_holder(connection: sa.Connection, plan: plans.Plan) -> str | None:
+    """Return the run that holds the plan's place: its target, in its lane."""
+    query = sa.select(_RUN.c.id).where(_RUN.c.target == plan.target, _RUN.c.slot == plan.lane.slot)
     return connection.execute(query).scalar()
 
 

@@ -55,6 +55,7 @@ class RunbookPlanner:
             verify=verify,
             on_failure=tuple(_edge(edge) for edge in book.spec.on_failure),
             hash=_hash(book.digest, request, steps),
+            lane=book.spec.lane,
         )
 
     def _service(self, name: str) -> services.Service:

@@ -27,7 +27,10 @@ class SeenIncident:
 
 @dataclass(frozen=True, slots=True)
 class SeenRun:
-    """A run as the control plane's API shows it. `acted_at` is None until its first effect."""
+    """A run as the control plane's API shows it. `acted_at` is None until its first effect.
+
+    `num_lost` are the requests that a shrinking run cut off; None for other runs, and before it is known.
+    """
 
     id: str
     runbook: str
@@ -37,14 +40,18 @@ class SeenRun:
     acted_at: datetime | None = None
     verdict: outcomes.Verdict | None = None
     sentence: str = ""
+    num_lost: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SeenFleet:
-    """The fleet as its gateway and nodes show it: the rung of the ladder, and what is not in full service."""
+    """The fleet as its gateway and nodes show it: the rung of the ladder, what is not in full service, and how many nodes
+    get requests.
+    """
 
     rung: int = 0
     limited: tuple[str, ...] = ()
+    in_service: int = 0
 
     def complaints(self) -> tuple[str, ...]:
         """Return what keeps the fleet from being whole; empty when it is."""
@@ -54,12 +61,23 @@ class SeenFleet:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was shown since the first deed; `rung_at` is when the service was first seen on a rung or a higher one."""
+    """What was shown since the first deed, or since the story began where it has a past.
+
+    `rung_at` is when the service was first seen on a rung or a higher one, `in_service_at` when so many nodes or more were
+    first seen in service.
+    """
 
     incidents: tuple[SeenIncident, ...] = ()
     runs: tuple[SeenRun, ...] = ()
     fleet: SeenFleet = SeenFleet()
     rung_at: Mapping[int, datetime] = field(default_factory=dict[int, datetime])
+    in_service_at: Mapping[int, datetime] = field(default_factory=dict[int, datetime])
+
+    @property
+    def num_lost(self) -> int | None:
+        """Requests that shrinking cut off; None where nothing shrank."""
+        counts = [run.num_lost for run in self.runs if run.num_lost is not None]
+        return sum(counts) if counts else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +147,9 @@ def _find(wanted: stories.Expect, seen: Seen) -> tuple[datetime | None, str] | N
     if wanted.rung is not None:
         at = seen.rung_at.get(wanted.rung)
         return None if at is None else (at, "the gateway")
+    if wanted.in_service is not None:
+        at = seen.in_service_at.get(wanted.in_service)
+        return None if at is None else (at, "the gateway")
     runs = [run for run in seen.runs if run.node == wanted.node]
     if wanted.runbook is not None:
         acts = [(r.acted_at, r.id) for r in runs if r.runbook == wanted.runbook and r.acted_at is not None]
@@ -194,17 +215,22 @@ def is_bad(limits: stories.Limits, sample: smp.Sample) -> bool:
     return not sample.is_good or sample.latency_seconds > limits.latency_p99_seconds
 
 
-def complaints(mode: policies.Mode, clients: Clients, met: Sequence[Met | Missed], seen: Seen) -> tuple[str, ...]:
+def complaints(
+    mode: policies.Mode, clients: Clients, met: Sequence[Met | Missed], seen: Seen, *, is_prevented: bool = False
+) -> tuple[str, ...]:
     """Return why the scenario did not end as it should in this mode; empty when it did.
 
-    In auto mode the fleet has to be whole again. In observe mode nothing may act, and so the trouble must stay.
+    In auto mode the fleet has to be whole again, and where the trouble is prevented clients may feel none. In observe mode
+    nothing may act, and so the trouble must stay. Growing and shrinking loses no request in any mode.
     """
     wanted = outcomes.Verdict.RECOVERED if mode is policies.Mode.AUTO else outcomes.Verdict.NOT_RECOVERED
     found = [_complaint(one) for one in met if isinstance(one, Missed) or not one.is_in_time]
     if clients.verdict is not wanted:
         found.append(f"clients saw {clients.verdict}, expected {wanted}")
-    if not clients.is_felt:
+    if not clients.is_felt and not (is_prevented and mode is policies.Mode.AUTO):
         found.append("the injected trouble did not reach the clients, so nothing was shown")
+    if seen.num_lost:
+        found.append(f"shrinking cut off {seen.num_lost} requests")
     if mode is policies.Mode.AUTO:
         found += [f"at the end {text}" for text in seen.fleet.complaints()]
         found += [_broken(one) for one in clients.held if not one.is_kept]

@@ -16,6 +16,8 @@ from controlplane.scenarios import judging
 _LIMIT = 100
 _TIMEOUT_SECONDS = 5.0
 _SHED = 429
+# The runbook whose steps say how many requests they cut off.
+_SHRINKS = "scale-in"
 
 
 def client(base_url: str, token: str) -> httpx.AsyncClient:
@@ -30,6 +32,7 @@ class Api:
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
         self._first_effects: dict[str, dt.datetime] = {}
+        self._lost: dict[str, int] = {}
 
     async def seen(self, since: dt.datetime) -> judging.Seen:
         """Return incidents opened and runs submitted at or after `since`.
@@ -40,7 +43,7 @@ class Api:
         submitted = [item for item in await self._items("/api/v1/runs") if _instant(item["created_at"]) >= since]
         return judging.Seen(
             tuple(one for one in incidents if one.opened_at >= since),
-            tuple([_run(item, await self._first_effect(item)) for item in submitted]),
+            tuple([_run(item, await self._first_effect(item), await self._num_lost(item)) for item in submitted]),
         )
 
     async def unsettled(self) -> tuple[str, ...]:
@@ -66,6 +69,17 @@ class Api:
             done = [_instant(event["at"]) for event in events if event["kind"] == runs.RunEventKind.STEP_FINISHED]
             self._first_effects[name] = min(done, default=_instant(item["acted_at"]))
         return self._first_effects[name]
+
+    async def _num_lost(self, item: Mapping[str, Any]) -> int | None:
+        """Return how many requests a run that shrank the fleet has cut off; None for others, and before it acted."""
+        if item["runbook"] != _SHRINKS or item["acted_at"] is None:
+            return None
+        name = str(item["id"])
+        if name not in self._lost:
+            events = await self._items(f"/api/v1/runs/{name}/events")
+            done = [event["data"] for event in events if event["kind"] == runs.RunEventKind.STEP_FINISHED]
+            self._lost[name] = sum(int(said.get("data", {}).get("requests_lost", 0)) for said in done)
+        return self._lost[name]
 
     async def create_token(self, name: str, role: str) -> str:
         """Make an API token and return its secret; raises as `seen` does."""
@@ -103,7 +117,7 @@ def _instant(text: str) -> dt.datetime:
     return dt.datetime.fromisoformat(text)
 
 
-def _run(item: Mapping[str, Any], acted_at: dt.datetime | None) -> judging.SeenRun:
+def _run(item: Mapping[str, Any], acted_at: dt.datetime | None, num_lost: int | None) -> judging.SeenRun:
     verdict = item["verdict"]
     return judging.SeenRun(
         id=item["id"],
@@ -114,4 +128,5 @@ def _run(item: Mapping[str, Any], acted_at: dt.datetime | None) -> judging.SeenR
         acted_at=acted_at,
         verdict=None if verdict is None else outcomes.Verdict(verdict),
         sentence=item["sentence"],
+        num_lost=num_lost,
     )

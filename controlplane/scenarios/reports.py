@@ -26,6 +26,7 @@ def _scenario(result: runner.ScenarioResult) -> outcomes.Json:
         "after": clients.after.as_json(),
         "held": [_held(one) for one in clients.held],
         "runs": list(result.runs),
+        "lost_to_scale_in": result.num_lost,
         "expected": [_expectation(one) for one in result.met],
         "complaints": list(result.complaints),
     }

@@ -8,7 +8,7 @@ detected from metrics and alerts alone. Async; one story at a time; all time thr
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from controlplane.domain import errors, outcomes, policies, ports
@@ -30,6 +30,10 @@ Say = Callable[[str], None]
 
 class Fleet(Protocol):
     """Where faults are injected, and which shows whether it is whole."""
+
+    async def prepare(self, needs: stories.FleetNeeds) -> None:
+        """Offer the spare nodes that a story may use, and no others."""
+        ...
 
     async def inject(self, node: str, fault: str, params: dict[str, outcomes.Json], ttl_seconds: float) -> None:
         """Switch a fault on; raises DsctlError when the node refuses or does not answer."""
@@ -90,6 +94,7 @@ class ScenarioResult:
     acted_seconds: float | None
     runs: tuple[str, ...]
     complaints: tuple[str, ...]
+    num_lost: int | None = None
 
     @property
     def is_as_expected(self) -> bool:
@@ -103,15 +108,17 @@ class ScenarioResult:
 
 @dataclass(slots=True)
 class _Playing:
-    """What is known while a story plays."""
+    """What is known while a story plays; incidents and runs from `since` on belong to it."""
 
     story: stories.Story
     mode: policies.Mode
     injected_at: datetime
+    since: datetime
     seen: judging.Seen = field(default_factory=judging.Seen)
     met: dict[stories.By, judging.Met] = field(default_factory=dict[stories.By, judging.Met])
     told: set[str] = field(default_factory=set[str])
     rung_at: dict[int, datetime] = field(default_factory=dict[int, datetime])
+    in_service_at: dict[int, datetime] = field(default_factory=dict[int, datetime])
     waiting: list[stories.At] = field(default_factory=list[stories.At])
 
     @property
@@ -137,22 +144,31 @@ class Runner:
         self._clock = clock
         self._tell = tell
 
-    async def play(self, story: stories.Story, mode: policies.Mode) -> ScenarioResult:
+    async def play(
+        self, story: stories.Story, mode: policies.Mode, *, peak_at: datetime | None = None
+    ) -> ScenarioResult:
         """Play one story to its end and judge it; whatever was injected is withdrawn, also on cancellation.
 
         In auto mode it ends early once everything expected has happened, the fleet is whole and clients have been well
-        for `after_seconds`; in observe mode it always takes the whole window, since the trouble has to stay.
+        for `after_seconds`; in observe mode it always takes the whole window, since the trouble has to stay. With
+        `peak_at` the first deed is done then, and what was done before it counts.
         """
         spec = story.spec
+        await self._fleet.prepare(spec.fleet)
         self._tell(
             Progress(story.id, -spec.warm_seconds - spec.before_seconds, "waiting for the clients' first answers")
         )
         await self._wait_for_load(story)
-        await self._pass(spec.warm_seconds)
+        now = self._clock.now()
+        begin_at = peak_at or now + timedelta(seconds=spec.warm_seconds + spec.before_seconds)
+        playing = _Playing(story, mode, begin_at, since=now, waiting=list(story.deeds()))
+        watched = None if peak_at is None else playing
+        await self._pass_until(begin_at - timedelta(seconds=spec.before_seconds), watched)
         self._tell(Progress(story.id, -spec.before_seconds, "measuring what clients see before"))
         started = self._clock.now()
-        await self._pass(spec.before_seconds)
-        playing = _Playing(story, mode, self._clock.now(), waiting=list(story.deeds()))
+        await self._pass_until(begin_at, watched)
+        playing.injected_at = self._clock.now()
+        playing.since = playing.injected_at if peak_at is None else playing.since
         try:
             await self._play_timeline(playing)
             ended = self._clock.now()
@@ -191,11 +207,12 @@ class Runner:
                 )
             await self._clock.sleep(_POLL_SECONDS)
 
-    async def _pass(self, seconds: float) -> None:
-        """Wait, and notice when the clients die meanwhile."""
-        until = self._clock.monotonic() + seconds
-        while (missing := until - self._clock.monotonic()) > 0:
+    async def _pass_until(self, until: datetime, watched: _Playing | None) -> None:
+        """Wait, and notice when the clients die meanwhile; look at what happens where that belongs to the story."""
+        while (missing := (until - self._clock.now()).total_seconds()) > 0:
             self._load.samples()
+            if watched is not None:
+                await self._look(watched)
             await self._clock.sleep(min(missing, _POLL_SECONDS))
 
     async def _play_timeline(self, playing: _Playing) -> None:
@@ -223,9 +240,13 @@ class Runner:
         fleet = await self._fleet.look()
         for rung in range(1, fleet.rung + 1):
             playing.rung_at.setdefault(rung, self._clock.now())
-        playing.seen = dataclasses.replace(playing.seen, fleet=fleet, rung_at=playing.rung_at)
+        for number in range(1, fleet.in_service + 1):
+            playing.in_service_at.setdefault(number, self._clock.now())
+        playing.seen = dataclasses.replace(
+            playing.seen, fleet=fleet, rung_at=playing.rung_at, in_service_at=playing.in_service_at
+        )
         try:
-            shown = await self._control.seen(playing.injected_at)
+            shown = await self._control.seen(playing.since)
         except errors.RetryLaterError as error:
             self._say(playing, f"the control plane does not answer: {error}")
         else:
@@ -293,7 +314,10 @@ class Runner:
             detected_seconds=_seconds(playing.injected_at, first.opened_at if first else None),
             acted_seconds=_seconds(playing.injected_at, min(acts, default=None)),
             runs=tuple(run.id for run in playing.seen.runs),
-            complaints=judging.complaints(playing.mode, clients, met, playing.seen),
+            num_lost=playing.seen.num_lost,
+            complaints=judging.complaints(
+                playing.mode, clients, met, playing.seen, is_prevented=playing.story.spec.is_prevented
+            ),
         )
 
 

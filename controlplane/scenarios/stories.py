@@ -31,9 +31,23 @@ class _Part(pydantic.BaseModel):
 
 
 class FleetNeeds(_Part):
-    """The smallest fleet the story makes sense on."""
+    """The smallest fleet the story makes sense on, and the nodes that could be started beside it."""
 
     nodes: int = pydantic.Field(ge=1, le=16)
+    spare: int = pydantic.Field(default=0, ge=0, le=16)
+
+
+class Past(_Part):
+    """Days of arrivals before the story, requests a second: `rate` all day, and `peak_rate` for `peak_seconds`, daily.
+
+    The peak begins at the very minute of the story's first deed, and the calendar of the service knows it as `event`.
+    """
+
+    days: int = pydantic.Field(ge=2, le=28)
+    rate: float = pydantic.Field(gt=0, le=500)
+    peak_rate: float = pydantic.Field(gt=0, le=500)
+    peak_seconds: float = pydantic.Field(ge=60, le=43_200)
+    event: NodeName
 
 
 class Stream(_Part):
@@ -103,7 +117,8 @@ class Inject(_Part):
 
 
 class Expect(_Part):
-    """One thing that should show: an incident, an act of a runbook, a run's verdict, or a rung of the ladder or more.
+    """One thing that should show: an incident, an act of a runbook, a run's verdict, a rung of the ladder or more, or so
+    many nodes in service or more.
 
     Without `node` it is about the service as a whole. `opened_by` names the only source that may open the incident.
     """
@@ -114,12 +129,13 @@ class Expect(_Part):
     runbook: str | None = None
     verdict: outcomes.Verdict | None = None
     rung: int | None = pydantic.Field(default=None, ge=1, le=rungs.TOP)
+    in_service: int | None = pydantic.Field(default=None, ge=1, le=32)
 
     @pydantic.model_validator(mode="after")
     def _is_one_thing(self) -> "Expect":
-        named = [word for word in (self.incident, self.runbook, self.verdict, self.rung) if word is not None]
-        if len(named) != 1:
-            raise ValueError("expects exactly one of incident, runbook, verdict and rung")
+        words = (self.incident, self.runbook, self.verdict, self.rung, self.in_service)
+        if sum(word is not None for word in words) != 1:
+            raise ValueError("expects exactly one of incident, runbook, verdict, rung and in_service")
         if self.opened_by is not None and self.incident is None:
             raise ValueError("opened_by says who opens an incident, and none is expected here")
         return self
@@ -137,6 +153,8 @@ class Expect(_Part):
             return f"{self.runbook} acts on {self.place}"
         if self.verdict is not None:
             return f"a run on {self.place} ends {self.verdict}"
+        if self.in_service is not None:
+            return f"{self.in_service} nodes in service"
         return rungs.describe(self.rung or 0)
 
 
@@ -179,12 +197,17 @@ Entry = Annotated[Annotated[At, pydantic.Tag("at")] | Annotated[By, pydantic.Tag
 class Spec(_Part):
     """The story itself. Before its first entry come `warm_seconds` of load, in which caches fill, and then
     `before_seconds`, which are measured. `limits` are for each level at its end, `held` for the middle.
+
+    With a `past` the warm time lasts until the peak is due, and what the control plane does in it counts. A story that
+    `is_prevented` in auto mode is one that clients then do not feel.
     """
 
     fleet: FleetNeeds
     load: Load
     limits: Limits
     held: tuple[Held, ...] = ()
+    past: Past | None = None
+    is_prevented: bool = False
     warm_seconds: Seconds = 0.0
     before_seconds: Seconds = 10.0
     window_seconds: Seconds

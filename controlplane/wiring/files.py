@@ -52,7 +52,9 @@ def load(chosen: settings.Settings, available: Mapping[str, actions.Action]) -> 
     words = checks.Vocabulary(available, set(catalogue))
     runbooks = library.load(words, user=chosen.runbooks_dir)
     known = policy_files.Known(
-        services=[one.name for one in managed], runbooks=list(runbooks.runbooks), signals=set(catalogue)
+        services=[one.name for one in managed],
+        runbooks={one.name: one.spec.lane for one in runbooks.runbooks.values()},
+        signals=set(catalogue),
     )
     return Content(
         catalogue=catalogue,

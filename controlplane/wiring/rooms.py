@@ -261,8 +261,11 @@ class _Builder:
         async def sweep() -> int:
             return await retention.sweep(store.database, clock, keep_days=self._settings.retention_days)
 
+        async def refit() -> Sequence[str]:
+            return ()
+
         return schedule.Loop(
-            schedule.Work(body, engine.lead, after_tick, watch, sweep),
+            schedule.Work(body, engine.lead, after_tick, watch, sweep, refit),
             self._leadership,
             clock,
             tick_seconds=self._settings.tick_seconds,

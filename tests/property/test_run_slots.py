@@ -1,14 +1,16 @@
-"""For any order of events: never two active runs on a target, and one run per dedup key."""
+"""For any order of events: never two active runs on a target in one lane, and one run per dedup key."""
 
 import asyncio
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.domain import errors
+from controlplane.domain import errors, lanes
 from controlplane.runs import engine
 from controlplane.store import house
 from tests.support import runs as support
@@ -16,7 +18,8 @@ from tests.support import store as stores
 from tests.support.clock import FakeClock
 
 TARGETS = ("node-1", "node-2")
-SUBMIT = st.tuples(st.just("submit"), st.sampled_from(TARGETS), st.sampled_from((None, "a", "b")))
+PLACES = tuple((node, lane) for node in TARGETS for lane in (lanes.Lane.NODES, lanes.Lane.CAPACITY))
+SUBMIT = st.tuples(st.just("submit"), st.sampled_from(PLACES), st.sampled_from((None, "a", "b")))
 CANCEL = st.tuples(st.just("cancel"), st.integers(0, 5), st.none())
 PLAY = st.tuples(st.sampled_from(("play", "claim and die", "make ready", "fail next")), st.none(), st.none())
 
@@ -36,10 +39,12 @@ class _World:
         self.alive = support.make_engine(self.store, self.clock, self.stage, {"note": self.note})
         await self.alive._member.join()
 
-    async def submit(self, node: str, key: str | None) -> None:
+    async def submit(self, place: tuple[str, lanes.Lane], key: str | None) -> None:
+        node, lane = place
         steps = (support.act("one"), support.wait("ready", timeout=5), support.act("two"))
         try:
-            run_id = await self.alive.submit(support.plan(*steps, node=node, dedup_key=key))
+            wanted = replace(support.plan(*steps, node=node, dedup_key=key), lane=lane)
+            run_id = await self.alive.submit(wanted)
         except errors.ConflictError:
             return
         self.accepted.append(run_id)
@@ -62,7 +67,8 @@ class _World:
         self.clock.move(2.0)
 
     async def check(self) -> None:
-        active = Counter(run.plan.target for run in await self.store.runs.find(state="unfinished"))
+        unfinished = await self.store.runs.find(state="unfinished")
+        active = Counter((run.plan.target, run.plan.lane) for run in unfinished)
         assert all(count <= 1 for count in active.values()), active
         assert {run.id for run in await self.store.runs.find()} == set(self.accepted), "a run was lost or made up"
 
@@ -84,7 +90,7 @@ async def _live(folder: Path, story: list[tuple[str, object, object]]) -> None:
         await world.start()
         for verb, first, second in story:
             if verb == "submit":
-                await world.submit(str(first), second if second is None else str(second))
+                await world.submit(cast("tuple[str, lanes.Lane]", first), second if second is None else str(second))
             elif verb == "cancel":
                 await world.cancel(int(str(first)))
             else:

@@ -18,6 +18,7 @@ from controlplane import telemetry
 from controlplane.api import app, house
 from controlplane.domain import (
     alerting,
+    capacity,
     errors,
     findings,
     ids,
@@ -237,12 +238,16 @@ class Feed:
     newest: ticks.TickReport | None = None
     age: float | None = 3.0
     wakes: int = 0
+    planned: dict[str, capacity.Outlook] = field(default_factory=dict)
 
     def view(self) -> windows.FleetView | None:
         return self.fleet
 
     def report(self) -> ticks.TickReport | None:
         return self.newest
+
+    def outlooks(self) -> dict[str, capacity.Outlook]:
+        return self.planned
 
     def seconds_since_good(self) -> float | None:
         return self.age

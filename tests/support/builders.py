@@ -4,7 +4,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from controlplane.domain import alerting, incidents, outcomes, plans, policies, runs, services, windows
+from controlplane.domain import (
+    alerting,
+    capacity,
+    forecasts,
+    incidents,
+    outcomes,
+    plans,
+    policies,
+    runs,
+    services,
+    windows,
+)
 from controlplane.domain import findings as fnd
 from controlplane.domain import signals as sig
 from tests.support.clock import START
@@ -217,3 +228,41 @@ def silence(*matchers: tuple[str, str, bool, bool], at: datetime = START, **fiel
         "comment": "maintenance",
     }
     return alerting.Silence(**defaults | fields)
+
+
+def capacity_plan(**fields: Any) -> capacity.CapacityPlan:
+    defaults: dict[str, Any] = {
+        "service": SERVICE,
+        "at": START,
+        "present": 3,
+        "ready": 3,
+        "desired": 3,
+        "reactive": 3,
+        "predicted": None,
+        "unmet": 0,
+        "pools": (capacity.PoolPlan("hot", 3, 3, 2, 8, 8),),
+        "needs": (capacity.Need("arrivals", 3, "30 requests/s with 10% headroom at 11 a node", {"rps": 30.0}),),
+        "gate": capacity.Gate(False, "closed: nothing is foretold"),
+        "horizon_seconds": 60.0,
+        "node_rps": 11.0,
+        "demand_rps": 30.0,
+        "sentence": "needs 3 nodes; 3 are there, 3 ready",
+    }
+    return capacity.CapacityPlan(**defaults | fields)
+
+
+def forecast(**fields: Any) -> forecasts.Forecast:
+    defaults: dict[str, Any] = {
+        "service": SERVICE,
+        "made_at": START,
+        "fitted_at": START,
+        "start": START.timestamp(),
+        "step_seconds": 60.0,
+        "p10": (8.0, 30.0),
+        "p50": (10.0, 35.0),
+        "p90": (12.0, 40.0),
+        "last": 10.0,
+        "accuracy": forecasts.Accuracy(60.0, 40, 0.1, 0.01, 0.8, 0.2, 0.4),
+        "weights": {"prophet": 0.7, "last_value": 0.3},
+    }
+    return forecasts.Forecast(**defaults | fields)

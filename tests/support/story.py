@@ -110,10 +110,14 @@ class ScriptedFleet:
     is_felt: bool = True
     injected_at: datetime | None = None
     outage: tuple[float, float] | None = None
+    prepared: stories.FleetNeeds | None = None
     told: list[runner.Progress] = field(default_factory=list)
     traffic: stories.Traffic = field(default_factory=lambda: stories.Traffic.model_validate(load(standard=10)))
     _start: float | None = None
     _ended: float = 0.0
+
+    async def prepare(self, needs: stories.FleetNeeds) -> None:
+        self.prepared = needs
 
     async def inject(self, node: str, fault: str, params: dict[str, outcomes.Json], ttl_seconds: float) -> None:
         self.injected_at = self.clock.now()

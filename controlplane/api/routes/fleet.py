@@ -1,4 +1,4 @@
-"""Routes that read: incidents, decisions, nodes, and which signals can be read at all. Handlers only."""
+"""Routes that read: incidents, decisions, nodes, capacity, and which signals can be read at all. Handlers only."""
 
 from typing import Annotated
 
@@ -71,6 +71,17 @@ async def list_signal_coverage(home: guarded.House) -> wire.Items[wire.SignalCov
     return wire.Items(items=[wire.SignalCoverage.model_validate(row) for row in rows])
 
 
+async def list_outlooks(home: guarded.House, service: asks.Name | None = None) -> wire.Items[wire.Outlook]:
+    """What is foretold and planned for each service whose nodes dsctl may start; 503 before the first look."""
+    _view(home.ticks.view())
+    found = home.ticks.outlooks()
+    if service is not None and service not in found:
+        known = ", ".join(sorted(found)) or "none"
+        raise errors.NotFoundError(f"capacity of service {service!r} is not planned; it is for {known}")
+    kept = [one for name, one in sorted(found.items()) if service in (None, name)]
+    return wire.Items(items=[wire.Outlook.of(one) for one in kept])
+
+
 def _view(view: windows.FleetView | None) -> windows.FleetView:
     if view is None:
         raise errors.RetryLaterError("the fleet has not been looked at yet; ask again after the first tick")
@@ -85,4 +96,5 @@ ROUTES = (
     guarded.Route("GET", "/api/v1/nodes", Right.VIEWER, list_nodes),
     guarded.Route("GET", "/api/v1/nodes/{service}/{node}", Right.VIEWER, get_node),
     guarded.Route("GET", "/api/v1/signals", Right.VIEWER, list_signal_coverage),
+    guarded.Route("GET", "/api/v1/capacity", Right.VIEWER, list_outlooks),
 )

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 import pydantic
 
 from controlplane import durations
-from controlplane.domain import outcomes
+from controlplane.domain import lanes, outcomes
 
 # A step that would take longer than a day belongs into a schedule, not into a remediation.
 MAX_SECONDS = 86_400.0
@@ -197,8 +197,10 @@ class Verify(_Document):
 
 
 class Spec(_Document):
-    """The body of a runbook."""
+    """The body of a runbook. Runs of different lanes do not wait for each other on the same target."""
 
+    # Not strict: the file holds the word, the model the enum.
+    lane: Annotated[lanes.Lane, pydantic.Strict(strict=False)] = lanes.Lane.NODES
     inputs: dict[InputName, Input] = pydantic.Field(default_factory=dict[str, Input], max_length=50)
     steps: tuple[Step, ...] = pydantic.Field(min_length=1, max_length=50, strict=False)
     verify: Verify | None = None

@@ -22,7 +22,12 @@ NAMES = ("node-1", "node-2", "node-3")
 
 @pytest.fixture
 def files(tmp_path: Path) -> configuration.Files:
-    return configuration.Files.open(tmp_path, NUM_NODES)
+    return configuration.Files.open(tmp_path, configuration.Size(NUM_NODES))
+
+
+def written(files: configuration.Files, mode: policies.Mode) -> Path:
+    """Write everything the control plane reads."""
+    return configuration.write_server_files(files, mode, services=configuration.write_services(files))
 
 
 def test_every_process_has_an_address_of_its_own_on_loopback(files):
@@ -65,7 +70,7 @@ def test_the_gateway_accepts_its_settings_and_knows_every_node(files):
 @pytest.mark.parametrize("mode", [policies.Mode.AUTO, policies.Mode.OBSERVE])
 def test_the_control_plane_accepts_its_settings(files, mode):
     """Mode, addresses and the token for the admin APIs arrive as written."""
-    read = settings.load(configuration.write_server_files(files, mode))
+    read = settings.load(written(files, mode))
     assert read.mode is mode
     assert read.prometheus_url == files.addresses.prometheus
     assert read.node_admin.reveal() == files.admin_token
@@ -79,19 +84,19 @@ def test_the_control_plane_accepts_its_settings(files, mode):
 def test_runbooks_are_the_shipped_ones_with_shorter_times(files):
     """Only how long verification and draining take, and capped answers may be, differs; what is done does not."""
     shipped = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in library.SHIPPED.glob("*.yaml")}
-    settings.load(configuration.write_server_files(files, policies.Mode.AUTO))
+    settings.load(written(files, policies.Mode.AUTO))
     for name, document in shipped.items():
-        written = yaml.safe_load((files.folder / "runbooks" / f"{name}.yaml").read_text(encoding="utf-8"))
-        assert written["metadata"].pop("override") is True
-        if "verify" in written["spec"]:
-            assert written["spec"]["verify"].pop("hold") == constants.VERIFY_HOLD
-            assert written["spec"]["verify"].pop("within") == constants.VERIFY_WITHIN
+        found = yaml.safe_load((files.folder / "runbooks" / f"{name}.yaml").read_text(encoding="utf-8"))
+        assert found["metadata"].pop("override") is True
+        if "verify" in found["spec"]:
+            assert found["spec"]["verify"].pop("hold") == constants.VERIFY_HOLD
+            assert found["spec"]["verify"].pop("within") == constants.VERIFY_WITHIN
             document["spec"]["verify"].pop("hold")
             document["spec"]["verify"].pop("within")
-        for key in set(constants.RUNBOOK_INPUTS) & set(written["spec"].get("inputs", {})):
-            assert written["spec"]["inputs"][key].pop("default") == constants.RUNBOOK_INPUTS[key]
+        for key in set(constants.RUNBOOK_INPUTS) & set(found["spec"].get("inputs", {})):
+            assert found["spec"]["inputs"][key].pop("default") == constants.RUNBOOK_INPUTS[key]
             document["spec"]["inputs"][key].pop("default")
-        assert written == document
+        assert found == document
 
 
 def test_policies_are_the_shipped_ones_with_a_quicker_ladder(files):
@@ -108,8 +113,8 @@ def test_policies_are_the_shipped_ones_with_a_quicker_ladder(files):
 
 def test_nodes_are_started_as_the_control_plane_would_start_them(files):
     """One file names the processes for both, and nodes and gateway end when the demo is gone."""
-    chosen = settings.load(configuration.write_server_files(files, policies.Mode.AUTO))
-    configuration.write_fleet(files)
+    chosen = settings.load(written(files, policies.Mode.AUTO))
+    configuration.write_fleet(files, 0)
     folder = chosen.local_fleets[constants.SERVICE].folder
     nodes = fleet_definitions.read(folder).nodes
     assert {name: node.url for name, node in nodes.items()} == dict(files.addresses.nodes)
@@ -135,6 +140,6 @@ def test_each_demo_has_secrets_of_its_own(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()
-    first, second = configuration.Files.open(one, 1), configuration.Files.open(two, 1)
+    first, second = (configuration.Files.open(each, configuration.Size(1)) for each in (one, two))
     assert first.admin_token != second.admin_token
     assert not set(first.api_keys.values()) & set(second.api_keys.values())

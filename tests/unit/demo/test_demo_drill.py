@@ -9,9 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
+from actions.local import definitions
 from controlplane.demo import configuration, drill
 from controlplane.domain import errors
-from controlplane.scenarios import judging
+from controlplane.scenarios import judging, stories
 from tests.support.clock import FakeClock
 
 Call = tuple[str, str, str, Any]
@@ -21,13 +22,14 @@ class Fleet:
     """Two nodes and a gateway, as answers of their admin APIs."""
 
     def __init__(self, folder: Path) -> None:
-        self.at = configuration.Files.open(folder, 2).addresses
+        self.files = configuration.Files.open(folder, configuration.Size(2, 1))
+        self.at = self.files.addresses
         self.calls: list[Call] = []
         self.away: set[str] = set()
         self.status = 200
-        self.nodes = {name: {"degradation": {"level": 0}, "is_draining": False} for name in self.at.nodes}
+        self.nodes = {name: {"degradation": {"level": 0}, "is_draining": False} for name in self.files.started}
         self.members: dict[str, dict[str, Any]] = {
-            name: {"name": name, "state": "in_service", "weight": 1.0} for name in self.at.nodes
+            name: {"name": name, "state": "in_service", "weight": 1.0} for name in self.files.started
         }
         self.shed: set[str] = set()
         self.rung: int | None = None
@@ -47,7 +49,7 @@ class Fleet:
 
     def drill(self, clock: FakeClock) -> drill.Drill:
         http = httpx.AsyncClient(transport=httpx.MockTransport(self.answer))
-        return drill.Drill(http, self.at, clock)
+        return drill.Drill(http, self.files, clock)
 
 
 @pytest.fixture
@@ -91,6 +93,27 @@ async def test_withdrawing_from_a_node_that_stays_away_is_given_up(fleet: Fleet,
         await withdrawing
 
 
+async def test_a_spare_that_nobody_started_is_not_missed(fleet: Fleet, clock: FakeClock):
+    """It is asked once its gateway knows it; until then it is no part of the fleet."""
+    seen = await fleet.drill(clock).look()
+    assert (seen.in_service, seen.complaints()) == (2, ())
+    assert not [call for call in fleet.calls if call[0] == "node-3"]
+    fleet.members["node-3"] = {"name": "node-3", "state": "in_service", "weight": 1.0}
+    fleet.nodes["node-3"] = {"degradation": {"level": 0}, "is_draining": False}
+    assert (await fleet.drill(clock).look()).in_service == 3
+
+
+@pytest.mark.parametrize(("num_spare", "names"), [(0, ["node-1", "node-2"]), (1, ["node-1", "node-2", "node-3"])])
+async def test_a_story_is_offered_its_spares_and_no_others(
+    fleet: Fleet, clock: FakeClock, num_spare: int, names: list[str]
+):
+    """What is not in fleet.yaml cannot be started: one story's spare is not another's."""
+    await fleet.drill(clock).prepare(stories.FleetNeeds(nodes=2, spare=num_spare))
+    local = definitions.read(fleet.files.folder)
+    assert list(local.nodes) == names
+    assert [local.nodes[name].pool for name in names] == ["hot", "hot", "cold"][: len(names)]
+
+
 async def test_a_refusal_is_final(fleet: Fleet, clock: FakeClock):
     """A node without faults_enabled will not change its mind."""
     fleet.status = 403
@@ -100,7 +123,7 @@ async def test_a_refusal_is_final(fleet: Fleet, clock: FakeClock):
 
 async def test_a_fleet_in_full_service_is_whole(fleet: Fleet, clock: FakeClock):
     """Nothing shed, ejected, draining, degraded or at a lower share."""
-    assert await fleet.drill(clock).look() == judging.SeenFleet()
+    assert await fleet.drill(clock).look() == judging.SeenFleet(in_service=2)
 
 
 async def test_the_rung_is_read_from_the_gateway(fleet: Fleet, clock: FakeClock):

@@ -100,7 +100,8 @@ def test_complaints_stand_below_the_table():
 
 def test_the_demo_keeps_the_shipped_rules_and_only_hurries(tmp_path):
     """The alert for wrong answers is the shipped one, over ten seconds instead of a minute."""
-    files = configuration.Files.open(tmp_path, 2)
+    files = configuration.Files.open(tmp_path, configuration.Size(2))
+    configuration.write_services(files)
     monitoring.write_prometheus(files)
     groups = yaml.safe_load((tmp_path / "rules.yml").read_text(encoding="utf-8"))["groups"]
     rules = {rule["alert"]: rule for group in groups for rule in group["rules"]}
@@ -110,7 +111,7 @@ def test_the_demo_keeps_the_shipped_rules_and_only_hurries(tmp_path):
 
 def test_alertmanager_posts_with_the_token_from_its_file(tmp_path):
     """No secret stands in a configuration."""
-    files = configuration.Files.open(tmp_path, 2)
+    files = configuration.Files.open(tmp_path, configuration.Size(2))
     token = files.write_secret("webhook-token", "very-secret")
     text = monitoring.write_alertmanager(files, token).read_text(encoding="utf-8")
     assert "very-secret" not in text

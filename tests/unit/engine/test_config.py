@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from controlplane import strictyaml
-from controlplane.domain import errors, policies
+from controlplane.domain import errors, lanes, policies
 from controlplane.engine import config
 
 KNOWN = config.Known(
-    services=("chat", "search"), runbooks=("flush-cache", "scale-out"), signals=("queue_depth", "cache_wrong_ratio")
+    services=("chat", "search"),
+    runbooks={"flush-cache": lanes.Lane.NODES, "scale-out": lanes.Lane.CAPACITY},
+    signals=("queue_depth", "cache_wrong_ratio"),
 )
 LIBRARY = Path(config.__file__).parent / "library"
 
@@ -45,6 +47,7 @@ def test_a_policy_file_becomes_a_policy() -> None:
         hold_seconds=60.0,
         inputs={"replicas": "${plan.desired_replicas}"},
         guard=policies.GuardLimits(330.0, 6, 2, policies.MaxUnavailable(10.0, 1)),
+        lane=lanes.Lane.CAPACITY,
     )
 
 
@@ -137,11 +140,11 @@ def test_the_policies_that_come_along_are_sound() -> None:
     catalogue = strictyaml.load((root / "observe/catalogue.yaml").read_text(), source="catalogue.yaml")
     assert isinstance(catalogue, dict)
     assert isinstance(catalogue["signals"], dict)
-    runbooks = [path.stem for path in (root / "runs/library").glob("*.yaml")]
+    runbooks = {path.stem: lanes.Lane.NODES for path in (root / "runs/library").glob("*.yaml")}
     files = {path.name: path.read_text() for path in LIBRARY.glob("*.yaml")}
     known = config.Known(services=("chat",), runbooks=runbooks, signals=list(catalogue["signals"]))
     found = config.load(files, known, ceiling=policies.Mode.OBSERVE)
-    assert [policy.name for policy in found] == ["cache-poisoned", "bad-node", "overload"]
+    assert [policy.name for policy in found] == ["cache-poisoned", "bad-node", "overload", "surge", "surplus"]
     assert {policy.mode for policy in found} == {policies.Mode.OBSERVE}
 
 

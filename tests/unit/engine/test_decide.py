@@ -1,11 +1,12 @@
 """Decide: the first policy that matches, the request it stands for, or the reason why none is made."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from controlplane import expressions
-from controlplane.domain import incidents, outcomes, plans, policies
+from controlplane.domain import incidents, lanes, outcomes, plans, policies
 from controlplane.domain import signals as sig
 from controlplane.engine import decide, facts
 from tests.support import builders as b
@@ -22,6 +23,7 @@ def situation(incident: incidents.Incident | None = None, **fields: Any) -> deci
         expressions.service_variables(b.service()),
         facts.readers(view, found.key.service, found.key.node, START),
         age_seconds=30.0,
+        planned=fields.pop("planned", None),
     )
     return decide.Situation(found, variables, **fields)
 
@@ -56,6 +58,29 @@ def test_a_condition_sees_the_whole_incident() -> None:
     )
     policy = b.policy(when=when)
     assert match(situation(), policy) is policy
+
+
+def test_a_run_of_another_lane_is_no_obstacle() -> None:
+    """Degrading a service does not wait for the nodes that are on their way, and adding nodes not for the ladder."""
+    growing = b.run(plan=b.plan(lane=lanes.Lane.CAPACITY))
+    mine = b.policy(lane=lanes.Lane.DEGRADATION)
+    assert match(situation(unfinished=(growing,)), mine) is mine
+    held(match(situation(unfinished=(growing,)), b.policy(lane=lanes.Lane.CAPACITY)), Reason.RUN_IN_FLIGHT)
+
+
+def test_a_capacity_plan_fills_the_inputs_and_shows_in_the_advice() -> None:
+    """What policies know of it: how many nodes there should be; a person gets the whole command."""
+    planned = b.capacity_plan(desired=5)
+    here = situation(planned=planned)
+    policy = b.policy(
+        when="plan.desired_replicas > plan.present_replicas", inputs={"replicas": "${plan.desired_replicas}"}
+    )
+    assert match(here, policy) is policy
+    request = decide.propose(here, policy, true_for_seconds=0.0)
+    assert isinstance(request, plans.PlanRequest)
+    assert request.inputs == {"replicas": 5}
+    advice = decide.propose(here, replace(policy, mode=policies.Mode.SUGGEST), true_for_seconds=0.0)
+    assert held(advice, Reason.OBSERVING).endswith("--input replicas=5`")
 
 
 def test_no_policy_is_a_sentence_for_a_person() -> None:

@@ -118,3 +118,21 @@ def test_a_run_without_any_effect_gives_the_incident_back(
     found = after(run, was_denied=was_denied)
     assert found.incident.state is expected
     assert "nothing was done: silence" in found.note
+
+
+@pytest.mark.parametrize("verdict", [Verdict.NOT_RECOVERED, Verdict.WORSE])
+def test_where_the_policy_repeats_an_uncured_run_is_a_step_on_the_way(verdict: outcomes.Verdict) -> None:
+    """The load may have grown meanwhile: while trouble is reported the policy is asked again, and nobody is woken."""
+    run = b.ended_run(state=RunState.FAILED, verdict=verdict)
+    found = after(run, repeats=True)
+    assert (found.incident.state, found.incident.attempts) == (State.OPEN, 1)
+    assert "still reports it" in found.note
+    assert after(run, repeats=True, is_reported=False).incident.state is State.ESCALATED
+    assert after(run).incident.state is State.ESCALATED
+
+
+def test_where_the_policy_repeats_there_is_no_grace_time() -> None:
+    """A recovered service that needs more nodes already must not wait minutes for them."""
+    assert after(b.ended_run(), repeats=True).incident.state is State.OPEN
+    unknown = b.ended_run(verdict=Verdict.UNKNOWN)
+    assert after(unknown, repeats=True).incident.state is State.ESCALATED

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.domain import alerting, incidents, outcomes, plans, policies
+from controlplane.domain import alerting, incidents, lanes, outcomes, plans, policies
 from controlplane.domain import signals as sig
 from controlplane.engine import guard
 from tests.support import builders as b
@@ -255,6 +255,13 @@ def test_one_run_at_a_time_on_a_target(other: plans.PlanRequest, is_denied: bool
     assert answer.is_passed is not is_denied
     if is_denied:
         assert answer.numbers == {"run": "run_9", "state": "running"}
+
+
+def test_runs_of_different_lanes_do_not_wait_for_each_other() -> None:
+    """Whatever they take out of service is counted together all the same."""
+    growing = b.run("run_9", plan=b.plan(b.manual(node=""), lane=lanes.Lane.CAPACITY))
+    assert ask(b.plan(), Gate.IN_FLIGHT, unfinished=(growing,)).is_passed
+    assert not ask(b.plan(lane=lanes.Lane.CAPACITY), Gate.IN_FLIGHT, unfinished=(growing,)).is_passed
 
 
 def test_a_service_wide_plan_waits_for_runs_on_its_nodes() -> None:

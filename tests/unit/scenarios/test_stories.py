@@ -47,7 +47,11 @@ def test_a_good_story_is_accepted():
     [
         ("window_seconds: 40", "windows_seconds: 40", "t.yaml:5: spec: field 'window_seconds' is missing"),
         ("incident: cache", "incident: cash", "t.yaml:12: spec.timeline[1].by.expect.incident"),
-        ("incident: cache", "incident: cache, runbook: x", "exactly one of incident, runbook, verdict and rung"),
+        (
+            "incident: cache",
+            "incident: cache, runbook: x",
+            "exactly one of incident, runbook, verdict, rung and in_service",
+        ),
         ("incident: cache", "rung: 2, opened_by: x", "opened_by says who opens an incident"),
         ("at_seconds: 0", "at_seconds: 3", "nothing is done at second 0"),
         (

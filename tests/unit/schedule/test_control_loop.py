@@ -37,10 +37,13 @@ class Stage:
     async def sweep(self) -> int:
         return 0
 
+    async def refit(self) -> list[str]:
+        return []
+
     def loop(self) -> schedule.Loop:
         clock = clocks.SystemClock()
         return schedule.Loop(
-            schedule.Work(self.engine.tick, self.lead, self.after_tick, self.watch, self.sweep),
+            schedule.Work(self.engine.tick, self.lead, self.after_tick, self.watch, self.sweep, self.refit),
             schedule.Leadership(clock, LEASE_SECONDS),
             clock,
             tick_seconds=3600.0,
