@@ -20,6 +20,8 @@ from controlplane.domain import errors
 FILE = "fleet.yaml"
 # Names become names of files; the contract allows the same ones.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+# The pool that is always on: its nodes come first and go last.
+HOT = "hot"
 
 
 class _Document(pydantic.BaseModel):
@@ -27,10 +29,11 @@ class _Document(pydantic.BaseModel):
 
 
 class Node(_Document):
-    """One node: the command that starts it (its working folder is the fleet's), and where it then answers."""
+    """One node: the command that starts it (its working folder is the fleet's), where it then answers, and its pool."""
 
     argv: Annotated[tuple[str, ...], pydantic.Field(min_length=1, max_length=100, strict=False)]
     url: str
+    pool: Annotated[str, pydantic.StringConstraints(pattern=NAME)] = HOT
     environment: dict[str, str] = pydantic.Field(default_factory=dict[str, str])
 
     @pydantic.field_validator("url")
@@ -50,16 +53,29 @@ class Fleet(_Document):
     targets_file: str | None = None
     stop_seconds: Annotated[float, pydantic.Field(gt=0, le=600, strict=False)] = 15.0
 
+    def in_order(self) -> tuple[str, ...]:
+        """Return the nodes in the order in which they are started: the hot pool first, then pools and nodes as written."""
+        pools = list(dict.fromkeys([HOT, *(node.pool for node in self.nodes.values())]))
+        return tuple(sorted(self.nodes, key=lambda name: pools.index(self.nodes[name].pool)))
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The newest process of a node, and the keys of its restarts, the newest last. No pid: it was stopped on purpose."""
+    """The newest process of a node, and the keys of what was done to it, the newest last.
+
+    No pid: it was stopped on purpose.
+    """
 
     argv: tuple[str, ...]
     keys: tuple[str, ...] = ()
     pid: int | None = None
     started_ticks: int = 0
     boot_id: str = ""
+
+    @property
+    def is_started(self) -> bool:
+        """True when the node was started and not stopped on purpose; its process may have ended all the same."""
+        return self.pid is not None
 
     @property
     def identity(self) -> processes.Identity | None:
@@ -88,6 +104,11 @@ class Files:
     def turn(self, name: str) -> Path:
         """What whoever starts or stops a node holds locked meanwhile."""
         return self.state / f"{name}.turn"
+
+    @property
+    def targets_turn(self) -> Path:
+        """What whoever tells Prometheus which nodes there are holds locked meanwhile."""
+        return self.state / ".targets.turn"  # no node can be named so
 
     def log(self, name: str) -> Path:
         """Where the output of a node goes."""

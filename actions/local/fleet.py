@@ -1,9 +1,9 @@
 """The nodes of one service as processes of this machine: start, stop, restart, each found again after a crash.
 
-Built by `wiring` and by the demo; the local actions call it. Everything it knows stands in files of the fleet's folder:
+Built by `wiring` and by the demo; the local actions call it. A node that is defined and not started is a spare. Everything it knows stands in files of the fleet's folder:
 what the nodes are (`fleet.yaml`), and who their processes are (`state/NAME.json`, written by the process itself before
 it runs). So a control plane that was killed finds the very processes of its predecessor, and one that was killed in the
-middle of a restart completes it: under one key a node is started once, whoever asks how often.
+middle of a restart completes it: under one key a node is restarted once, whoever asks how often.
 
 Never signals a process that it has not checked to be the one it started. Linux only. Concurrency: async; one operation
 at a time per node, over all processes that use the folder.
@@ -30,7 +30,7 @@ _LAUNCH_SECONDS = 30.0
 _KILL_SECONDS = 10.0
 # Longer than a start takes; whoever stops the node may take longer, and is then not waited for.
 _TURN_SECONDS = 5.0
-# Keys that are still remembered; a run in flight repeats its newest one only.
+# Keys that are still remembered; a run in flight asks for its own ones only.
 _MAX_KEYS = 100
 # Settings and secrets of the control plane are none of a node's business.
 _OWN_VARIABLES = "DSCTL_"
@@ -51,6 +51,30 @@ class Status:
         return f"process {self.record.pid}" if self.is_running else f"process {self.record.pid}, which has ended"
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A defined node and what is known of its process."""
+
+    name: str
+    pool: str
+    record: definitions.Record | None
+
+    @property
+    def is_started(self) -> bool:
+        """True when it was started and not stopped on purpose; False for a spare."""
+        return self.record is not None and self.record.is_started
+
+    @property
+    def is_running(self) -> bool:
+        """Look whether its process runs; raises GiveUpError when it does as something else than what was started."""
+        identity = None if self.record is None else self.record.identity
+        return identity is not None and processes.is_running(identity)
+
+    def has(self, key: str) -> bool:
+        """Say whether something was done to it under this key."""
+        return self.record is not None and key in self.record.keys
+
+
 class LocalFleet:
     """The processes of one service, in one folder."""
 
@@ -62,6 +86,19 @@ class LocalFleet:
     def names(self) -> tuple[str, ...]:
         """Return the defined nodes; raises as `definitions.read` does."""
         return tuple(definitions.read(self._files.folder).nodes)
+
+    def members(self) -> tuple[Member, ...]:
+        """Return every defined node in the order in which nodes are started; raises as `definitions.read` does."""
+        defined = definitions.read(self._files.folder)
+        return tuple(
+            Member(name, defined.nodes[name].pool, definitions.read_record(self._files.record(name)))
+            for name in defined.in_order()
+        )
+
+    @property
+    def stop_seconds(self) -> float:
+        """How long ending a node may take at most, SIGKILL included."""
+        return definitions.read(self._files.folder).stop_seconds + _KILL_SECONDS
 
     def url(self, name: str) -> str:
         """Return where a node answers; raises NotFoundError for one that is not defined."""
@@ -84,22 +121,25 @@ class LocalFleet:
             text = opened.read().decode("utf-8", "replace")
         return "\n".join([f"the end of {log}:", *(f"  | {line}" for line in text.splitlines()[-_LOG_LINES:])])
 
-    async def start(self, name: str) -> Status:
-        """Start a node unless it runs, and return at once; raises GiveUpError when it cannot be started."""
+    async def start(self, name: str, key: str | None = None) -> Status:
+        """Start a node unless it runs, and return at once; raises GiveUpError when it cannot be started.
+
+        The key stands in the record of the process that this call starts, and not in that of one that ran already.
+        """
         async with self._turn(name):
             found = self.status(name)
-            return found if found.is_running else await self._launch(name, found, key=None)
+            return found if found.is_running else await self._launch(name, found, key)
 
-    async def stop(self, name: str) -> None:
-        """End a node: SIGTERM, after `stop_seconds` SIGKILL. Harmless when it has ended."""
+    async def stop(self, name: str, key: str | None = None) -> None:
+        """End a node: SIGTERM, after `stop_seconds` SIGKILL. Harmless when it has ended. The key is noted in its record."""
         async with self._turn(name):
             found = self.status(name)
             if found.record is None:
                 return
             await self._end(name, found.record)
-            stopped = definitions.Record(found.record.argv, found.record.keys)
+            stopped = definitions.Record(found.record.argv, _with(found.record.keys, key))
             definitions.write_whole(self._files.record(name), definitions.as_json(stopped))
-            self._write_targets()
+            self.tell_prometheus()
 
     async def restart(self, name: str, key: str) -> Status:
         """End a node and start it anew, once per key; returns at once, also when that was done before.
@@ -114,7 +154,7 @@ class LocalFleet:
             self._check_program(name)
             if found.record is not None:
                 await self._end(name, found.record)
-            return await self._launch(name, found, key=key)
+            return await self._launch(name, found, key, demanded=key)
 
     def _node(self, name: str) -> definitions.Node:
         known = definitions.read(self._files.folder).nodes
@@ -176,18 +216,17 @@ class LocalFleet:
             await self._clock.sleep(_POLL_SECONDS)
         return True
 
-    async def _launch(self, name: str, found: Status, *, key: str | None) -> Status:
+    async def _launch(self, name: str, found: Status, key: str | None, *, demanded: str | None = None) -> Status:
         """Start a node's process through the launcher, which writes its record."""
         node, program = self._node(name), self._check_program(name)
         argv = (program, *node.argv[1:])
-        keys = () if found.record is None else found.record.keys
-        record = definitions.Record(argv, (*keys, *([] if key is None else [key]))[-_MAX_KEYS:])
+        record = definitions.Record(argv, _with(() if found.record is None else found.record.keys, key))
         code, said = await _run_launcher(self._request(name, record, node.environment))
         if code == launch.BUSY:
-            return self._who_was_faster(name, key)
+            return self._who_was_faster(name, demanded)
         if code != 0:
             raise errors.GiveUpError(f"{self._service}/{name} cannot be started: {said.strip() or f'status {code}'}")
-        self._write_targets()
+        self.tell_prometheus()
         return self.status(name)
 
     def _request(
@@ -204,35 +243,39 @@ class LocalFleet:
             "environment": {**inherited, **environment},
         }
 
-    def _who_was_faster(self, name: str, key: str | None) -> Status:
+    def _who_was_faster(self, name: str, demanded: str | None) -> Status:
         """A launcher of a control plane that has died since came first: its process is the one, if the key is ours."""
         now = self.status(name)
-        if now.is_running and now.record is not None and (key is None or key in now.record.keys):
+        if now.is_running and now.record is not None and (demanded is None or demanded in now.record.keys):
             return now
         raise errors.GiveUpError(
             f"{self._service}/{name} runs already, as a process that {self._files.record(name)} does not name; "
             f"find it with `fuser {self._files.lock(name)}` and end it"
         )
 
-    def _write_targets(self) -> None:
-        """Tell Prometheus which nodes there are: those that were started and not stopped on purpose."""
+    def tell_prometheus(self) -> None:
+        """Write which nodes there are: those that were started and not stopped on purpose. Blocks for milliseconds."""
         fleet = definitions.read(self._files.folder)
         if fleet.targets_file is None:
             return
         path = self._files.folder / fleet.targets_file
         path.parent.mkdir(parents=True, exist_ok=True)
-        records = {name: definitions.read_record(self._files.record(name)) for name in fleet.nodes}
-        definitions.write_whole(
-            path,
-            [
-                {
-                    "targets": [node.url.partition("://")[2]],
-                    "labels": {"service": self._service, "node": name},
-                }
-                for name, node in fleet.nodes.items()
-                if (record := records[name]) is not None and record.pid is not None
-            ],
-        )
+        self._files.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Reading and writing belong together: of two who start nodes at once, the later one must know both.
+        with self._files.targets_turn.open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            started = {one.name for one in self.members() if one.is_started}
+            definitions.write_whole(
+                path, [self._target(name, node) for name, node in fleet.nodes.items() if name in started]
+            )
+
+    def _target(self, name: str, node: definitions.Node) -> dict[str, outcomes.Json]:
+        return {"targets": [node.url.partition("://")[2]], "labels": {"service": self._service, "node": name}}
+
+
+def _with(keys: tuple[str, ...], key: str | None) -> tuple[str, ...]:
+    """Return the keys with one more, the oldest forgotten beyond the bound."""
+    return (*keys, *([] if key is None or key in keys else [key]))[-_MAX_KEYS:]
 
 
 def _is_locked_now(lock: int) -> bool:

@@ -40,6 +40,15 @@ class GatewayNodeSet(pydantic.BaseModel):
     boot_id: str
 
 
+class GatewayNodeRemoved(pydantic.BaseModel):
+    """The answer to a removal; the node is gone once nothing is outstanding."""
+
+    model_config = pydantic.ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    is_removed: bool
+    outstanding: int
+
+
 class LevelState(pydantic.BaseModel):
     """Whether a gateway refuses a level."""
 
@@ -122,6 +131,21 @@ class GatewayAdmin:
             timeout_seconds=timeout_seconds,
         )
         return admin.changed_as(GatewayNodeSet, answer, target)
+
+    async def remove(self, service: str, name: str, *, key: str, timeout_seconds: float) -> GatewayNodeRemoved:
+        """DELETE `/admin/v1/nodes/{name}`: nothing more is sent to it; raises NotFoundError when it is gone already."""
+        target = _name(service)
+        http, url = self._reach(service)
+        answer = await http.change(
+            "DELETE",
+            url,
+            f"{NODES}/{client.segment(name)}",
+            target=target,
+            body=None,
+            key=key,
+            timeout_seconds=timeout_seconds,
+        )
+        return admin.changed_as(GatewayNodeRemoved, answer, target)
 
     async def levels(self, service: str) -> Levels:
         """Return which levels the gateway refuses, and on which rung that is."""

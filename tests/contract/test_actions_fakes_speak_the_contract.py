@@ -23,6 +23,7 @@ NODE_CALLS = [
     ("POST", "/admin/v1/cache/warm", {"prompts": [{"prompt": "x", "temperature": 0}]}),
     ("POST", "/admin/v1/drain", {"ttl_seconds": 5}),
     ("POST", "/admin/v1/undrain", None),
+    ("POST", "/admin/v1/capture", None),
     ("PUT", "/admin/v1/batch", {"max_size": 3, "ttl_seconds": 5}),
     ("PUT", "/admin/v1/degradation", {"level": 1, "ttl_seconds": 5}),
     ("DELETE", "/admin/v1/degradation", None),
@@ -34,6 +35,7 @@ GATEWAY_CALLS = [
     ("DELETE", "/admin/v1/levels", None),
     ("POST", "/admin/v1/nodes/{name}/eject", {"ttl_seconds": 5, "reason": "x"}),
     ("POST", "/admin/v1/nodes/{name}/return", None),
+    ("DELETE", "/admin/v1/nodes/{name}", None),
 ]
 
 

@@ -294,6 +294,7 @@ class FakeNode(FakeProcess):
         self.entries = entries
         self.is_poisoned = False  # what the test makes of it is the test's: nothing here depends on it
         self.running_requests = 0
+        self.resident_bytes = 600_000_000
         self.version = "1"
         self.say: Callable[[str], Answer] = lambda prompt: completion(f"an answer to {prompt}")
 
@@ -316,6 +317,7 @@ class FakeNode(FakeProcess):
             ("POST", "cache", "warm"): self._warm,
             ("POST", "drain"): self._drain,
             ("POST", "undrain"): self._undrain,
+            ("POST", "capture"): self._capture,
             ("PUT", "batch"): self._set_batch,
             ("PUT", "degradation"): self._degrade,
             ("DELETE", "degradation"): self._restore,
@@ -383,6 +385,22 @@ class FakeNode(FakeProcess):
         self.is_draining = False
         return self._drained()
 
+    def _capture(self, _: Json) -> Json:
+        frames = [f"inference_node/engine/engine.py:{line} Engine.run" for line in range(20)]
+        return {
+            "at": datetime(2026, 3, 2, tzinfo=UTC).isoformat(),
+            "resident_bytes": self.resident_bytes,
+            "memory_limit_bytes": 1_500_000_000,
+            "engine": {"running": self.running_requests, "waiting": 0, "is_alive": True},
+            "gc_counts": [100, 2, 1],
+            "num_threads": 3,
+            "num_open_files": 21,
+            "cuda": None,
+            "allocations": {"is_traced": False, "top": []},
+            "stacks": [{"thread": f"thread-{number}", "frames": frames} for number in range(12)],
+            "profile": {"samples": 25, "sample_seconds": 0.02, "top": [{"place": frames[0], "samples": 25}]},
+        }
+
     def _set_batch(self, body: Json) -> Json:
         ttl = body.pop("ttl_seconds", None)
         self.lease("batch", ttl, self.batch)
@@ -411,6 +429,7 @@ class FakeGateway(FakeProcess):
     def __init__(self, *names: str, clock: FakeClock | None = None) -> None:
         super().__init__(clock)
         self.states = dict.fromkeys(names, "in_service")
+        self.outstanding: dict[str, int] = {}  # by node; what is not there is 0
 
     def restart(self) -> None:
         super().restart()
@@ -431,9 +450,8 @@ class FakeGateway(FakeProcess):
             return self.state()
         if (method, path) == ("GET", ["nodes"]):
             return {"nodes": [self._node(name) for name in sorted(self.states)]}
-        if method == "PUT" and len(path) == 2 and path[0] == "nodes":
-            self.states.setdefault(path[1], "in_service")
-            return {"node": self._node(path[1])}
+        if len(path) == 2 and path[0] == "nodes":
+            return self._register_or_remove(method, path[1])
         if method != "POST" or len(path) != 3 or path[1] not in self.states:
             return None
         name = path[1]
@@ -476,13 +494,28 @@ class FakeGateway(FakeProcess):
         self.shed, self.rung = set(), None
         return {"levels": self._levels(), "rung": None, "expires_in_seconds": None}
 
+    def _register_or_remove(self, method: str, name: str) -> Json | None:
+        if method == "PUT":
+            if self.states.get(name) != "ejected":
+                self.states[name] = "in_service"
+            return {"node": self._node(name)}
+        if method != "DELETE" or name not in self.states:
+            return None
+        self.leases.pop(f"eject:{name}", None)
+        outstanding = self.outstanding.get(name, 0)
+        if outstanding:
+            self.states[name] = "draining"
+        else:
+            del self.states[name]
+        return {"name": name, "is_removed": not outstanding, "outstanding": outstanding}
+
     def _node(self, name: str) -> Json:
         node: Json = {
             "name": name,
             "url": f"http://{name}:8100",
             "state": self.states[name],
             "weight": 1.0,
-            "outstanding": 0,
+            "outstanding": self.outstanding.get(name, 0),
             "slow_start_ratio": 1.0,
         }
         if self.states[name] == "ejected":

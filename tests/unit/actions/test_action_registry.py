@@ -48,7 +48,9 @@ async def test_every_shipped_action_declares_itself(house: House) -> None:
         "eject_node",
         "return_node",
         "restart_node",
+        "scale",
         "canary_test",
+        "capture_node",
         "set_rung",
     }
     for name, action in house.actions.items():
