@@ -66,11 +66,12 @@ class Telemetry:
         self._said: frozenset[ticks.IncidentLine] = frozenset()
         self._incidents: Counter[tuple[str, str]] = Counter()
         self._outlooks: Mapping[str, capacity.Outlook] = {}
+        self._is_paused = False
         self._clock = clock
         self._started = clock.monotonic()
         self._since_good: Callable[[], float | None] = lambda: None
         self._make_metrics()
-        self.registry.register(_Levels(self._count_incidents, self.seconds_since_good_tick))
+        self.registry.register(_Levels(self._count_incidents, self.seconds_since_good_tick, lambda: self._is_paused))
         self.registry.register(_Outlooks(lambda: self._outlooks, clock))
 
     def watch_ticks(self, seconds_since_good: Callable[[], float | None]) -> None:
@@ -166,6 +167,10 @@ class Telemetry:
         with self._lock:
             self._incidents = counts
 
+    def automation(self, *, is_paused: bool) -> None:
+        """Remember whether somebody holds the brake, for the metric."""
+        self._is_paused = is_paused
+
     def outlooks(self, outlooks: Mapping[str, capacity.Outlook]) -> None:
         """Remember what is foretold and planned, for the metrics."""
         self._outlooks = outlooks
@@ -209,10 +214,14 @@ class _Levels(registry.Collector):
     """Metrics that are read off at scrape time, because they hold a level and not a count."""
 
     def __init__(
-        self, incident_counts: Callable[[], Counter[tuple[str, str]]], since_good: Callable[[], float]
+        self,
+        incident_counts: Callable[[], Counter[tuple[str, str]]],
+        since_good: Callable[[], float],
+        is_paused: Callable[[], bool],
     ) -> None:
         self._incident_counts = incident_counts
         self._since_good = since_good
+        self._is_paused = is_paused
 
     def describe(self) -> list[core.Metric]:
         """Name the metrics without computing them."""
@@ -225,7 +234,9 @@ class _Levels(registry.Collector):
             counts.add_metric([state, fault], number)
         since = core.GaugeMetricFamily("dsctl_seconds_since_good_tick", "Time since the last tick without a problem.")
         since.add_metric([], self._since_good())
-        return [counts, since]
+        paused = core.GaugeMetricFamily("dsctl_automation_paused", "1 while somebody holds the brake on automation.")
+        paused.add_metric([], float(self._is_paused()))
+        return [counts, since, paused]
 
 
 class _Outlooks(registry.Collector):

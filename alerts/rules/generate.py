@@ -6,7 +6,9 @@ within what Prometheus 2.42 understands.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
@@ -17,8 +19,27 @@ from controlplane.domain import alerting, errors, findings, services
 # The gauge is exported by the control plane; it is silent when its process is gone or hangs.
 SECONDS_SINCE_GOOD_TICK = "dsctl_seconds_since_good_tick"
 MAX_SECONDS_WITHOUT_TICK = 45
-DOCS = "docs/alerts"
 _HEADER = "# Written by alerts.rules.generate from services.yaml: change that, not this.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where an alert leads people: the folder of its page, and the address of the board of the fleet.
+
+    Both are relative unless told otherwise: to this repository, and to Grafana (the board's uid never changes).
+    """
+
+    docs: str = "docs/alerts"
+    board: str = "d/dsctl-fleet"
+
+    def of(self, alert: str, service: str = "") -> dict[str, str]:
+        """Return the annotations; the board opens on the service where there is one.
+
+        >>> Links().of("CpuHigh", "chat")["dashboard_url"]
+        'd/dsctl-fleet?var-service=chat'
+        """
+        query = f"?var-service={quote(service, safe='')}" if service else ""
+        return {"runbook_url": f"{self.docs}/{alert}.md", "dashboard_url": f"{self.board}{query}"}
 
 
 def rules(
@@ -26,15 +47,15 @@ def rules(
     engines: Mapping[str, promql.EngineQueries],
     *,
     speed: pace.Pace | None = None,
-    docs: str = DOCS,
+    links: Links | None = None,
 ) -> str:
-    """Return the rule file as YAML text. `engines` are the queries by profile name; `docs` is where pages lie.
+    """Return the rule file as YAML text. `engines` are the queries by profile name.
 
     Raises NotFoundError when a service's profile is not among the engines.
     """
-    speed = speed or pace.Pace()
-    groups = [_group(one, _engine(one, engines), speed, docs) for one in managed]
-    groups.append(_control_plane(speed, docs))
+    speed, links = speed or pace.Pace(), links or Links()
+    groups = [_group(one, _engine(one, engines), speed, links) for one in managed]
+    groups.append(_control_plane(speed, links))
     return _HEADER + yaml.dump({"groups": groups}, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
@@ -45,17 +66,17 @@ def _engine(one: services.Service, engines: Mapping[str, promql.EngineQueries]) 
     return found
 
 
-def _group(one: services.Service, queries: promql.EngineQueries, speed: pace.Pace, docs: str) -> dict[str, Any]:
+def _group(one: services.Service, queries: promql.EngineQueries, speed: pace.Pace, links: Links) -> dict[str, Any]:
     writer = writing.Writer(one, queries, speed)
     written = [rule for condition in conditions.OF_A_SERVICE for rule in condition(writer)]
     return {
         "name": f"dsctl-{one.name}",
         "interval": promql.duration(speed.evaluation_seconds),
-        "rules": [_rule(rule, one, queries.node_label, speed, docs) for rule in written],
+        "rules": [_rule(rule, one, queries.node_label, speed, links) for rule in written],
     }
 
 
-def _rule(rule: writing.Rule, one: services.Service, node_label: str, speed: pace.Pace, docs: str) -> dict[str, Any]:
+def _rule(rule: writing.Rule, one: services.Service, node_label: str, speed: pace.Pace, links: Links) -> dict[str, Any]:
     labels = {"service": one.name}
     if rule.is_per_node:
         labels["node"] = f"{{{{ $labels.{node_label} }}}}"
@@ -72,8 +93,8 @@ def _rule(rule: writing.Rule, one: services.Service, node_label: str, speed: pac
             "description": rule.description,
             "observed": "{{ $value }}",
             **({} if rule.threshold is None else {"threshold": f"{rule.threshold:.6g}"}),
+            **links.of(rule.alert, one.name),
         },
-        docs,
     )
 
 
@@ -82,42 +103,36 @@ def _labels(severity: findings.Severity, fault: findings.FaultClass, signal: str
 
 
 def _written(
-    alert: str, expr: str, hold_seconds: float, labels: dict[str, str], annotations: dict[str, str], docs: str
+    alert: str, expr: str, hold_seconds: float, labels: dict[str, str], annotations: dict[str, str]
 ) -> dict[str, Any]:
     return {
         "alert": alert,
         "expr": expr,
         **({"for": promql.duration(hold_seconds)} if hold_seconds else {}),
         "labels": labels,
-        "annotations": {**annotations, "runbook_url": f"{docs}/{alert}.md"},
+        "annotations": annotations,
     }
 
 
-def _control_plane(speed: pace.Pace, docs: str) -> dict[str, Any]:
+def _control_plane(speed: pace.Pace, links: Links) -> dict[str, Any]:
     """Whoever watches must be watched: never paced, and about no service."""
     labels = _labels(findings.Severity.CRITICAL, findings.FaultClass.OTHER, "up")
-    gauge = SECONDS_SINCE_GOOD_TICK
-    text = "Incidents are neither noticed nor acted on. Look at its log and at `dsctl doctor`."
-    late = {
-        "summary": "dsctl has had no good tick for {{ $value | humanizeDuration }}",
-        "description": text,
-        "observed": "{{ $value }}",
-    }
-    gone = {"summary": "dsctl tells nothing about its loop", "description": text, "observed": "{{ $value }}"}
+    gauge, limit = SECONDS_SINCE_GOOD_TICK, MAX_SECONDS_WITHOUT_TICK
+    # Nothing to compare: the process is gone or hangs (absent), or never ticked (not a number).
+    silence = f"absent({gauge}) or {gauge} != {gauge}"
+
+    def written(alert: str, expr: str, hold_seconds: float, summary: str) -> dict[str, Any]:
+        text = "Incidents are neither noticed nor acted on. Look at its log and at `dsctl doctor`."
+        notes = {"summary": summary, "description": text, "observed": "{{ $value }}", **links.of(alert)}
+        return _written(alert, expr, hold_seconds, labels, notes)
+
+    late = "dsctl has had no good tick for {{ $value | humanizeDuration }}"
     return {
         "name": "dsctl-control-plane",
         "interval": promql.duration(speed.evaluation_seconds),
         "rules": [
-            _written("ControlPlaneNotTicking", f"{gauge} > {MAX_SECONDS_WITHOUT_TICK}", 0, labels, late, docs),
-            # Nothing to compare: the process is gone or hangs (absent), or never ticked (not a number).
-            _written(
-                "ControlPlaneSilent",
-                f"absent({gauge}) or {gauge} != {gauge}",
-                MAX_SECONDS_WITHOUT_TICK,
-                labels,
-                gone,
-                docs,
-            ),
+            written("ControlPlaneNotTicking", f"{gauge} > {limit}", 0, late),
+            written("ControlPlaneSilent", silence, limit, "dsctl tells nothing about its loop"),
         ],
     }
 

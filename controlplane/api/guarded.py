@@ -7,7 +7,7 @@ body, check its type, and only then parse. Async; one request per task, nothing 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import fastapi
 from fastapi import routing
@@ -41,7 +41,13 @@ class Route:
 
 
 class GuardedRoute(routing.APIRoute):
-    """A route that admits, bounds and only then handles."""
+    """A route that admits, bounds and only then handles. `body_type` is the one media type it reads."""
+
+    body_type: ClassVar[str] = "application/json"
+
+    def authorization(self, request: fastapi.Request) -> str | None:
+        """Return what stands for who asks, as the header `Authorization` would say it."""
+        return request.headers.get("authorization")
 
     def get_route_handler(self) -> _Handler:
         """Wrap the framework's handler; raises InvariantBrokenError for a route that states no right."""
@@ -50,17 +56,22 @@ class GuardedRoute(routing.APIRoute):
 
         async def handle(request: fastapi.Request) -> fastapi.Response:
             home = await find_house(request)
-            header = request.headers.get("authorization")
-            request.state.principal = await rights.admit(home.tokens, header, right)
-            _check_headers(request)
+            request.state.principal = await rights.admit(home.tokens, self.authorization(request), right)
+            _check_headers(request, self.body_type)
             receive = bounded(request.receive, home.clock)
             return await inner(fastapi.Request(request.scope, receive))
 
         return handle
 
 
-def add(app: fastapi.FastAPI, routes: Sequence[Route]) -> None:
-    """Put routes into the application."""
+def add(
+    app: fastapi.FastAPI,
+    routes: Sequence[Route],
+    *,
+    kind: type[GuardedRoute] = GuardedRoute,
+    is_described: bool = True,
+) -> None:
+    """Put routes into the application; those that are not described stay out of the OpenAPI document."""
     for route in routes:
         app.router.add_api_route(
             route.path,
@@ -69,7 +80,8 @@ def add(app: fastapi.FastAPI, routes: Sequence[Route]) -> None:
             status_code=route.status,
             name=route.name,
             operation_id=route.name,
-            route_class_override=GuardedRoute,
+            route_class_override=kind,
+            include_in_schema=is_described,
             openapi_extra={RIGHT_KEY: route.right.value},
         )
 
@@ -96,7 +108,7 @@ House = Annotated[house.House, fastapi.Depends(find_house)]
 Principal = Annotated[house.Principal, fastapi.Depends(find_principal)]
 
 
-def _check_headers(request: fastapi.Request) -> None:
+def _check_headers(request: fastapi.Request, body_type: str) -> None:
     """Refuse by the headers alone what would be refused anyway."""
     if "content-length" in request.headers and "transfer-encoding" in request.headers:
         raise problems.ProblemError(
@@ -110,8 +122,8 @@ def _check_headers(request: fastapi.Request) -> None:
         raise _too_large()
     has_body = length != "0" or "transfer-encoding" in request.headers
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if has_body and kind != "application/json":
-        raise problems.ProblemError(problems.MEDIA_TYPE, "Send JSON with the header `Content-Type: application/json`.")
+    if has_body and kind != body_type:
+        raise problems.ProblemError(problems.MEDIA_TYPE, f"Send the body with the header `Content-Type: {body_type}`.")
 
 
 def bounded(receive: Receive, clock: ports.Clock) -> Receive:

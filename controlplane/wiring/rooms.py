@@ -252,6 +252,7 @@ class _Builder:
         async def after_tick(report: ticks.TickReport) -> None:
             self._telemetry.tick(report)
             self._telemetry.unclosed_incidents(await store.incidents.unclosed())
+            self._telemetry.automation(is_paused=bool(await store.automation.paused()))
             await ended.tell()
 
         async def watch() -> None:

@@ -19,6 +19,7 @@ import uvicorn
 
 from controlplane import clock, settings, telemetry
 from controlplane.api import app
+from controlplane.console import pages
 from controlplane.domain import errors
 from controlplane.runs import failpoints
 from controlplane.store import database as db
@@ -58,15 +59,22 @@ class _Server(uvicorn.Server):
 
 async def _serve(chosen: settings.Settings) -> None:
     async with _running(chosen) as (running, listening):
+        served = app.create_app(running.home)
+        pages.add(served)
         config = uvicorn.Config(
-            app.create_app(running.home),
+            served,
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
         server = _Server(config)
+
+        def end(number: signal.Signals) -> None:
+            pages.close(served)  # an open page would keep its stream, and the process with it
+            server.handle_exit(number, None)
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
+            asyncio.get_running_loop().add_signal_handler(number, end, number)
         await server.serve([listening])
 
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"controlplane", "detectors", "actions", "alerts", "dashboards", "inference_node"}
 # Kinds of files that the code reads at run time; each is found by walking the source tree, so none can be forgotten.
-DATA_SUFFIXES = {".yaml", ".yml", ".json", ".jsonl", ".txt", ".typed", ".tmpl"}
+DATA_SUFFIXES = {".yaml", ".yml", ".json", ".jsonl", ".txt", ".typed", ".tmpl", ".html", ".css", ".js", ".svg"}
 
 pytestmark = pytest.mark.integration  # builds a wheel: seconds, not milliseconds
 
@@ -61,6 +61,8 @@ def test_every_module_and_every_data_file_of_the_tree_is_in_the_wheel(names: set
     }
     assert wanted <= names, sorted(wanted - names)
     assert "controlplane/scenarios/stories/S4.yaml" in names
+    assert "controlplane/console/templates/run.html" in names
+    assert "dashboards/dsctl-fleet.json" in names
 
 
 def test_the_licence_comes_along(names: set[str]):

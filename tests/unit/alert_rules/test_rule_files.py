@@ -1,6 +1,9 @@
 """The generated files: equal to what is checked in, complete, and only what an engine can tell."""
 
+import functools
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +12,11 @@ import yaml
 from alerts import alertmanager_config, prometheus_config
 from alerts.rules import generate, pace
 from controlplane import promql
-from controlplane.domain import errors, findings, services
-from controlplane.observe import catalogue
+from controlplane.domain import alerting, errors, findings, incidents, services
+from controlplane.engine import reports
+from controlplane.observe import catalogue, profiles
 from tests.support import rules
+from tests.support.clock import START
 
 CHAT = services.Service("chat", "dsctl", {"service": "chat"})
 PAGES = Path(__file__).parents[3] / "docs" / "alerts"
@@ -19,6 +24,12 @@ PAGES = Path(__file__).parents[3] / "docs" / "alerts"
 
 def alerts_of(text: str) -> list[dict[str, dict[str, str]]]:
     return [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+
+
+@functools.cache
+def of_chat() -> list[dict[str, dict[str, str]]]:
+    """The rules of a service that states nothing: reading profiles takes longer than every look at them."""
+    return alerts_of(rules.written([CHAT]))
 
 
 @pytest.mark.parametrize("path", list(rules.generated()), ids=lambda path: path.name)
@@ -36,6 +47,8 @@ def test_every_alert_names_its_fault_its_signal_and_its_page() -> None:
         assert findings.Severity(labels["severity"])
         assert labels["dsctl_signal"] in known
         assert notes["runbook_url"] == f"docs/alerts/{rule['alert']}.md"
+        board = "d/dsctl-fleet"
+        assert notes["dashboard_url"] == (f"{board}?var-service={labels['service']}" if "service" in labels else board)
         assert notes["summary"]
         assert notes["observed"] == "{{ $value }}"
 
@@ -61,6 +74,77 @@ def test_thresholds_come_from_the_service() -> None:
     assert "> 7" in str(found["RequestsPending"]["expr"])
     assert 'service="o\\"dd"' in str(found["RequestsPending"]["expr"])
     assert [rule["labels"]["stage"] for rule in alerts_of(text) if str(rule["alert"]) == "RequestRateHigh"] == ["1"]
+
+
+# Alert, severity, how long, and what its expression must end with or hold: the defaults of the product.
+DEFAULTS = (
+    ("LatencyHigh", "warning", "2m", "> 0.5"),
+    ("LatencyCritical", "critical", "2m", "> 1.5"),
+    ("GpuBusy", "warning", "2m", "> 0.9"),
+    ("GpuOverloaded", "critical", "5m", "> 0.9 and on () ("),
+    ("GpuMemoryHigh", "warning", "5m", "> 0.9"),
+    ("CpuHigh", "warning", "5m", "> 0.85"),
+    ("GatewayLoadHigh", "warning", "1m", "> 0.8"),
+    ("RequestsPending", "warning", "1m", "> 100"),
+    ("RequestRateHigh", "info", "1m", "> 5000"),
+    ("RequestRateHigh", "warning", "1m", "> 8000"),
+    ("ServerErrorsHigh", "warning", "1m", "> 0.01 and"),
+    ("SuccessRatioLow", "warning", "2m", "< 0.995 and"),
+)
+
+
+@pytest.mark.parametrize(("alert", "severity", "hold", "limit"), DEFAULTS)
+def test_the_shipped_defaults_are_the_promised_ones(alert: str, severity: str, hold: str, limit: str) -> None:
+    """A service that states no thresholds gets these; each is stated a second time here on purpose."""
+    found = [rule for rule in of_chat() if str(rule["alert"]) == alert]
+    [one] = [rule for rule in found if rule["labels"]["severity"] == severity]
+    assert str(one["for"]) == hold
+    assert limit in str(one["expr"])
+
+
+def test_a_busy_gpu_is_critical_only_while_requests_wait_or_are_slow() -> None:
+    """Both other signals stand in the rule: a well-batched GPU runs at 92 % and nobody minds."""
+    [rule] = [one for one in of_chat() if str(one["alert"]) == "GpuOverloaded"]
+    suffering = str(rule["expr"]).partition("and on ()")[2]
+    assert "num_requests_waiting" in suffering
+    assert " > 100 or " in suffering
+    assert "histogram_quantile(0.99" in suffering
+    assert "> 1.5" in suffering
+
+
+@pytest.mark.parametrize("profile", profiles.names())
+def test_no_rule_of_any_profile_takes_the_rate_of_a_gauge_or_hides_the_tail(profile: str) -> None:
+    """A rate of GPU use means nothing, demand is summed before it is compared, and latency is a quantile of a histogram."""
+    for rule in alerts_of(rules.written([replace(CHAT, profile=profile)])):
+        expr, alert = str(rule["expr"]), str(rule["alert"])
+        assert not re.search(r"(rate|increase)\(DCGM_FI_DEV_(GPU_UTIL|FB_|GPU_TEMP|POWER)", expr), alert
+        if alert == "RequestRateHigh":
+            assert re.match(r"\(sum by \(service\) \(rate\(", expr)
+        if alert in {"LatencyHigh", "LatencyCritical", "PremiumSlow"}:
+            assert "histogram_quantile(0.99, sum by (service, le) (rate(" in expr
+            assert "_bucket{" in expr
+
+
+def test_a_high_rate_and_a_forecast_of_one_are_the_same_incident() -> None:
+    """Both stages are about the whole service and of the fault `surge`: what a forecast says merges with them."""
+    found = [one for one in of_chat() if str(one["alert"]) == "RequestRateHigh"]
+    firing = [
+        alerting.Alert(one["labels"]["stage"], alerting.AlertStatus.FIRING, one["labels"], one["annotations"], START)
+        for one in found
+    ]
+    said, strays = reports.from_alerts(firing, {"chat"})
+    assert strays == ()
+    keys = {incidents.IncidentKey(one.service, one.kind, one.node) for one in said}
+    assert keys == {incidents.IncidentKey("chat", findings.FaultClass.SURGE)}
+
+
+def test_links_may_be_absolute() -> None:
+    """Who publishes the pages and runs a Grafana writes their addresses into the rules."""
+    links = generate.Links(docs="https://docs.example/alerts", board="https://grafana.example/d/dsctl-fleet")
+    text = generate.rules([replace(CHAT, name="chat eu")], {"dsctl": promql.EngineQueries("node", {})}, links=links)
+    notes = alerts_of(text)[0]["annotations"]
+    assert notes["runbook_url"] == "https://docs.example/alerts/NodeMetricsMissing.md"
+    assert notes["dashboard_url"] == "https://grafana.example/d/dsctl-fleet?var-service=chat%20eu"
 
 
 def test_an_engine_gets_only_the_rules_it_has_signals_for() -> None:
