@@ -10,6 +10,8 @@ compared with is gathered forward in time and leaves suspect samples out, so tha
 it lasts.
 """
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +32,8 @@ _MAD_TO_SIGMA = 1.4826
 # Fewer samples than this are no past: the node is then judged by its peers alone, and has to deviate twice as far.
 MIN_PAST_SAMPLES = 8
 _WITHOUT_PAST = 0.5
+# So many samples at the beginning of a window are taken for healthy: the middle of three is not moved by an odd one.
+_FIRST_SAMPLES = 3
 # A median over fifteen peers is as good as one over all, and keeps the cost linear in the size of the fleet.
 _MAX_PEERS = 15
 # A peer with less than half of the node's requests is no measure for what they cost.
@@ -135,7 +139,7 @@ def measure(seen: Grid, *, border: float, rate_seconds: float) -> Deviations:
         peers = _peers(seen)
         reference = _reference(seen, peers, rate_seconds)
         reference &= (seen.times <= border)[np.newaxis, :]
-        usual = _usual(seen.values, peers, reference)
+        usual = _usual(seen, peers, reference)
         own, peer = _units(seen, peers, usual)
         evidence = _evidence(seen, own, peer, usual, rate_seconds)
         return Deviations(own, peer, evidence, peers, usual, reference)
@@ -190,20 +194,36 @@ def _is_load(signal: str) -> bool:
 
 
 def _reference(seen: Grid, peers: Floats, rate_seconds: float) -> Flags:
-    """Return which samples count as healthy past: those that were not suspect, judged by the past before them."""
+    """Return which samples count as healthy past: those that were not suspect, judged by the past before them.
+
+    It begins with the first few of a window: taking more of them unseen would let trouble that began early pass for
+    what is usual.
+    """
     needed = [s for s, name in enumerate(seen.signals) if _watch_number(name) is not None or name in _EXPLAINS]
     suspect = np.zeros_like(seen.judged)
-    length = len(seen.times)
-    size = max(2, -(-length // _NUM_BLOCKS))
-    for start in range(MIN_PAST_SAMPLES, length, size):
-        before = (seen.judged & ~_widened(suspect))[:, :start]
-        usual = _usual(seen.values[:, :start, needed], peers[:, :start, needed], before)
+    for block in _blocks(len(seen.times)):
+        before = _cut(seen, slice(block.start), needed)
+        healthy = before.judged & ~_widened(suspect)[:, : block.start]
+        usual = _usual(before, peers[:, : block.start, needed], healthy)
         usual = _spread_over(usual, needed, len(seen.signals))
-        block = slice(start, min(start + size, length))
-        here = Grid(seen.nodes, seen.times[block], seen.signals, seen.values[:, block], seen.judged[:, block])
+        here = _cut(seen, block, list(range(len(seen.signals))))
         own, peer = _units(here, peers[:, block], usual)
         suspect[:, block] = (_evidence(here, own, peer, usual, rate_seconds) >= MIN_DEVIATION).any(axis=2)
     return seen.judged & ~_widened(suspect)
+
+
+def _cut(seen: Grid, times: slice, columns: list[int]) -> Grid:
+    """Return some times and some signals."""
+    names = tuple(seen.signals[s] for s in columns)
+    return Grid(seen.nodes, seen.times[times], names, seen.values[:, times, columns], seen.judged[:, times])
+
+
+def _blocks(length: int) -> Iterator[slice]:
+    """Cut the times after the first few into blocks: short ones at first, where each sample adds much to the past."""
+    size = max(2, -(-length // _NUM_BLOCKS))
+    early = range(_FIRST_SAMPLES, MIN_PAST_SAMPLES, 2)
+    starts = [start for start in (*early, *range(MIN_PAST_SAMPLES, length, size)) if start < length]
+    return itertools.starmap(slice, itertools.pairwise((*starts, length)))
 
 
 def _widened(suspect: Flags) -> Flags:
@@ -228,9 +248,9 @@ def _spread_over(usual: Usual, columns: list[int], count: int) -> Usual:
     return Usual(wide(usual.own), wide(usual.own_spread), wide(usual.apart), wide(usual.apart_spread), has_past)
 
 
-def _usual(values: Floats, peers: Floats, reference: Flags) -> Usual:
-    past = np.where(reference[:, :, np.newaxis], values, np.nan)
-    apart = past - peers
+def _usual(seen: Grid, peers: Floats, reference: Flags) -> Usual:
+    past = np.where(reference[:, :, np.newaxis], seen.values, np.nan)
+    apart = np.where(_has_measure(seen.judged, reference)[:, :, np.newaxis], past - peers, np.nan)
     own, between = middle(past, axis=1), middle(apart, axis=1)
     own_spread = _MAD_TO_SIGMA * middle(np.abs(past - own[:, np.newaxis]), axis=1)
     apart_spread = _MAD_TO_SIGMA * middle(np.abs(apart - between[:, np.newaxis]), axis=1)
@@ -240,6 +260,17 @@ def _usual(values: Floats, peers: Floats, reference: Flags) -> Usual:
     between = np.where(is_known, between, 0.0)
     apart_spread = np.where(is_known, apart_spread, middle(np.where(is_known, apart_spread, np.nan), axis=0))
     return Usual(own, own_spread, between, apart_spread, has_past)
+
+
+def _has_measure(judged: Flags, reference: Flags) -> Flags:
+    """Return where most of a node's peers are themselves part of the healthy past, so that their median is, too.
+
+    Of two peers one alone moves the median: what lies between its neighbours and them is then its trouble, not theirs.
+    """
+    surplus = np.zeros(judged.shape)
+    for step in range(1, min(len(judged), _MAX_PEERS + 1)):
+        surplus += np.roll(2.0 * reference - judged, -step, axis=0)
+    return surplus > 0
 
 
 def _units(seen: Grid, peers: Floats, usual: Usual) -> tuple[Floats, Floats]:

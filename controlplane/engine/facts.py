@@ -133,6 +133,7 @@ class Gatherer:
             silences=await self._sources.silences.current(),
             unfinished=tuple(run for run in unfinished if run.id != run_id),
             history=await self._history(plan, run_id),
+            recent=await self._recent(plan, run_id),
             has_acted=any(run.acted_at is not None for run in own),
         )
 
@@ -162,6 +163,11 @@ class Gatherer:
         recent = await self._sources.runs.find(runbook=plan.request.runbook, ended_since=since, limit=_MAX_RUNS)
         ended = [run for run in recent if run.state.is_final and run.id != run_id]
         return tuple(guard.Ran(run, self._seconds_ago(run)) for run in ended)
+
+    async def _recent(self, plan: plans.Plan, run_id: str | None) -> tuple[runs.Run, ...]:
+        since = self._clock.now() - timedelta(seconds=guard.RECENT_SECONDS)
+        found = await self._sources.runs.find(service=plan.request.service, ended_since=since, limit=_MAX_RUNS)
+        return tuple(run for run in found if run.id != run_id)
 
     def _seconds_ago(self, run: runs.Run) -> float:
         """Return seconds since a run last did something.

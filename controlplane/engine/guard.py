@@ -13,7 +13,7 @@ began: the gates that ask whether there is reason to begin (resolved, freshness)
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from controlplane import expressions
 from controlplane.domain import alerting, errors, outcomes, plans, policies, runs, services, windows
@@ -25,6 +25,9 @@ from controlplane.engine import words
 MAX_VIEW_AGE_SECONDS = 60.0
 MAX_SILENCES_AGE_SECONDS = 60.0
 RATE_WINDOW_SECONDS = 3600.0
+# No target is scraped so seldom that its newest reading is older than this and still counts as fresh.
+RECENT_SECONDS = 300.0
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,8 @@ class Ran:
 class Context:
     """Everything the gates may know, read at one instant.
 
-    `unfinished` and `history` leave out the run being asked about. `is_reported` says whether some source still
+    `unfinished` and `history` leave out the run being asked about; `recent` are runs of the service that ended lately,
+    whatever their runbook. `is_reported` says whether some source still
     reports the incident. `has_acted` is true when that run already had an effect.
     """
 
@@ -52,6 +56,7 @@ class Context:
     silences: alerting.Silences | None = None
     unfinished: tuple[runs.Run, ...] = ()
     history: tuple[Ran, ...] = ()
+    recent: tuple[runs.Run, ...] = ()
     has_acted: bool = False
 
 
@@ -348,10 +353,11 @@ def _count(plan: plans.Plan, context: Context, view: windows.ServiceView) -> _Co
     """Count nodes: those not known to serve, those other runs take out, and those this plan takes out.
 
     Whoever took a node out (a crash, a person, an earlier run, its gateway) makes no difference. A node known to be
-    out is not made worse by its repair; one whose state is unknown may well be serving.
+    out is not made worse by its repair; one whose state is unknown may well be serving. What a run took out counts as out
+    until it was scraped anew: a reading from before an effect says nothing about it.
     """
     planned = frozenset(plan.blast.unavailable)
-    not_serving = frozenset(name for name, node in view.nodes.items() if not node.is_serving)
+    not_serving = frozenset(name for name, node in view.nodes.items() if not node.is_serving) | _unseen(context, view)
     known_out = frozenset(name for name, node in view.nodes.items() if node.is_out)
     elsewhere = frozenset(
         name
@@ -367,6 +373,23 @@ def _count(plan: plans.Plan, context: Context, view: windows.ServiceView) -> _Co
         allowed=allowed_unavailable(plan.request.limits.max_unavailable, units),
         min_ready=context.service.min_ready,
     )
+
+
+def _unseen(context: Context, view: windows.ServiceView) -> frozenset[str]:
+    """Return the nodes that a run took out, or gave back, after their newest reading."""
+    return frozenset(
+        name
+        for run in context.recent
+        for name in run.plan.blast.unavailable
+        if run.acted_at is not None and name in view.nodes and _read_at(view.nodes[name]) < run.acted_at
+    )
+
+
+def _read_at(node: windows.NodeView) -> datetime:
+    """Return when it was last seen whether a node serves: by its gateway, else by its own scrape."""
+    at_gateway = node.signals.get(windows.IN_SERVICE)
+    reading = at_gateway if isinstance(at_gateway, sig.Value) else node.is_up
+    return reading.at if isinstance(reading, sig.Value) else _NEVER
 
 
 # The order of `outcomes.Gate`: cheap and final questions first, so that a refusal names the plainest reason.

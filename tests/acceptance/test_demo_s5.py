@@ -39,6 +39,32 @@ def test_a_node_that_hangs_is_restarted_and_returned(tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_a_node_that_fails_a_third_of_its_requests_is_restarted_and_returned(tmp_path: Path):
+    """It is quick and says that it is healthy; what its callers get is out of line with its peers, and the end is the same."""
+    played = demo.play(tmp_path, "S5-errors", mode="auto")
+    scenario = played.scenarios["S5-errors"]
+    assert played.status == 0, played.shown
+    assert (scenario["verdict"], scenario["opened_by"]) == ("recovered", "isolation_forest"), played.shown
+    # The node is out within a second of being found: the last error may well be older than both.
+    assert scenario["detected_s"] < scenario["acted_s"], played.shown
+    assert scenario["recovered_s"] is not None, played.shown
+    assert scenario["during"]["error_ratio"] > 0.01, played.shown
+    assert scenario["after"]["error_ratio"] <= 0.005, played.shown
+    assert len(scenario["runs"]) == 1, played.shown
+
+
+@pytest.mark.slow
+def test_with_its_hands_tied_it_finds_the_failing_node_too_and_leaves_it_alone(tmp_path: Path):
+    """In observe mode clients go on getting errors: nothing but the restart ends them."""
+    played = demo.play(tmp_path, "S5-errors", mode="observe")
+    scenario = played.scenarios["S5-errors"]
+    assert played.status == 0, played.shown
+    assert (scenario["verdict"], scenario["opened_by"]) == ("not_recovered", "isolation_forest"), played.shown
+    assert (scenario["acted_s"], scenario["runs"]) == (None, []), played.shown
+    assert scenario["after"]["error_ratio"] > 0.01, played.shown
+
+
+@pytest.mark.slow
 def test_with_its_hands_tied_it_finds_the_node_and_leaves_it_alone(tmp_path: Path):
     """In observe mode the same incident is opened by the same detector, and clients stay slow."""
     played = demo.play(tmp_path, "S5", mode="observe")

@@ -39,6 +39,8 @@ CALM: Mapping[str, tuple[float, float]] = {
 SLOW = {"latency_p99": 2.0, "ttft_p95": 0.3, "inter_token_latency_p95": 0.15}
 FAILING = {"server_error_ratio": 0.5, "latency_p99": 0.4}
 
+THREE = ("node-1", "node-2", "node-3")
+
 Change = Callable[[str, str, float], float | None]
 
 
@@ -146,6 +148,24 @@ def test_trouble_does_not_become_normal_while_it_lasts() -> None:
     assert finding.expected == pytest.approx(CALM[finding.signal][0], rel=0.3)
 
 
+# What the demo shows of a node that fails a third of its requests: it fails fast, so that the gateway sends it more.
+FAILING_A_THIRD = {"server_error_ratio": 0.34, "request_rate": 6.3}
+
+
+@pytest.mark.parametrize("lasting", [20.0, 30.0, 45.0, 90.0, 180.0])
+def test_a_node_that_turns_bad_soon_after_the_window_begins_stays_found(lasting: float) -> None:
+    """After 25 s of past, for as long as it lasts: its own bad samples are not taken for usual."""
+    young = Fleet(seconds=25 + lasting, nodes=THREE, change=during(lasting - STEP, 0, "node-1", FAILING_A_THIRD))
+    [finding] = young.found()
+    assert (finding.node, finding.signal, finding.expected) == ("node-1", "server_error_ratio", 0.0)
+
+
+def test_a_node_that_was_slower_from_the_start_is_like_that() -> None:
+    """There when the window begins, it has been there before: with half a minute of past it is no bad node yet."""
+    for seconds in (35.0, 50.0, 90.0):
+        assert not Fleet(seconds=seconds, nodes=THREE, change=slower_by_design).found()
+
+
 @pytest.mark.parametrize("seconds_ago", [5.0, 60.0])
 def test_it_falls_quiet_when_the_trouble_has_ended(seconds_ago: float) -> None:
     """One healthy sample ends it, and trouble in the past gives no afterglow."""
@@ -225,6 +245,16 @@ def test_a_new_node_is_judged_by_its_peers_once_it_has_settled() -> None:
     assert finding.expected == pytest.approx(CALM[finding.signal][0], rel=0.3)
     slower = {"inter_token_latency_p95": 0.068}
     assert not Fleet(nodes=bad.nodes, change=both(late, during(45, 0, "node-3", slower))).found()
+
+
+@pytest.mark.parametrize("shown", [SLOW, FAILING_A_THIRD], ids=["slow", "failing"])
+def test_a_bad_newcomer_does_not_hide_behind_what_it_does_to_the_median_of_its_neighbours(
+    shown: Mapping[str, float],
+) -> None:
+    """One of two peers moves their median: for half of the time its neighbours seem restless, and they are not."""
+    late = during(200, 140, "node-3", dict.fromkeys(CALM, float("nan")))
+    bad = Fleet(seconds=200, nodes=THREE, change=both(late, during(100, 0, "node-3", shown)))
+    assert [one.node for one in bad.found()] == ["node-3"]
 
 
 def test_signals_that_an_engine_lacks_are_left_out() -> None:
