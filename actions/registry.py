@@ -11,8 +11,8 @@ from typing import cast
 
 from actions import api, clients
 from actions.cache import flush, warm
-from actions.local import restart
-from actions.node import batch, canary, degrade, drain
+from actions.local import restart, scale
+from actions.node import batch, canary, capture, degrade, drain
 from actions.traffic import eject, levels, return_
 from controlplane.domain import errors
 
@@ -65,7 +65,9 @@ def build(targets: clients.Clients, *, offered: Iterable[metadata.EntryPoint] | 
         eject.EjectNode(targets),
         return_.ReturnNode(targets),
         restart.RestartNode(targets),
+        scale.Scale(targets),
         canary.CanaryTest(targets),
+        capture.CaptureNode(targets),
         levels.SetRung(targets),
     )
     points = metadata.entry_points(group=ENTRY_POINTS) if offered is None else offered

@@ -1,8 +1,9 @@
 """Trouble on purpose, for drills: off unless the configuration allows it, and every fault is a lease.
 
-Switched by the admin API, felt by the engine (`slow_decode`, `wedge`), the data API (`errors`) and the cache
-(`poison_cache`). Ending `poison_cache` does not repair what it changed: wrong answers stay until they are flushed
-or expire, because that is the trouble a control plane has to cure. Concurrency: one event loop.
+Switched by the admin API, felt by the engine (`slow_decode`, `wedge`), the data API (`errors`), the cache
+(`poison_cache`) and the process (`leak`). Ending `poison_cache` does not repair what it changed: wrong answers stay until
+they are flushed or expire, because that is the trouble a control plane has to cure. What leaked is given back when the
+fault ends, by itself or with the process: a restart is the only cure there is while it is on. Concurrency: one event loop.
 """
 
 import asyncio
@@ -22,10 +23,14 @@ class Fault(StrEnum):
     SLOW_DECODE = "slow_decode"
     ERRORS = "errors"
     WEDGE = "wedge"
+    LEAK = "leak"
 
 
-PARAMETER = {Fault.SLOW_DECODE: "factor", Fault.ERRORS: "ratio"}
+PARAMETER = {Fault.SLOW_DECODE: "factor", Fault.ERRORS: "ratio", Fault.LEAK: "bytes_per_second"}
 """The one parameter of the faults that have one."""
+
+MAX_LEAK_BYTES = 1 << 30
+"""What a drill may take of the machine, whatever its rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +45,20 @@ class Faults:
     """The faults that are on."""
 
     def __init__(
-        self, *, is_enabled: bool, book: leases.LeaseBook, poison: Callable[[Callable[[str], str]], int]
+        self,
+        *,
+        is_enabled: bool,
+        book: leases.LeaseBook,
+        poison: Callable[[Callable[[str], str]], int],
+        memory_limit_bytes: int | None = None,
     ) -> None:
         self.is_enabled = is_enabled
         self._book = book
         self._poison = poison
+        self._max_leak = min(MAX_LEAK_BYTES, memory_limit_bytes or MAX_LEAK_BYTES)
+        self._leaked: list[bytearray] = []
+        self.leaked_bytes = 0
+        self._leak_debt = 0.0
         self._active: dict[Fault, dict[str, float]] = {}
         self._is_unwedged = asyncio.Event()
         self._is_unwedged.set()
@@ -66,6 +80,17 @@ class Faults:
             return False
         self._error_debt -= 1.0
         return True
+
+    def leak(self, seconds: float) -> None:
+        """Take, and touch, the memory that leaks in so many seconds; nothing while the fault is off, or at its bound."""
+        rate = self._active.get(Fault.LEAK, {}).get("bytes_per_second", 0.0)
+        self._leak_debt = min(self._leak_debt + rate * seconds, self._max_leak - self.leaked_bytes)
+        wanted = int(self._leak_debt)
+        if wanted <= 0:
+            return
+        self._leak_debt -= wanted
+        self._leaked.append(bytearray(b"\xa5") * wanted)  # written to: memory that nobody touched is not resident
+        self.leaked_bytes += wanted
 
     def require_enabled(self) -> None:
         """Raise AdminError 403 unless the configuration allows faults."""
@@ -109,6 +134,9 @@ class Faults:
         self._active.pop(fault, None)
         if fault is Fault.WEDGE:
             self._is_unwedged.set()
+        if fault is Fault.LEAK:
+            self._leaked.clear()
+            self.leaked_bytes, self._leak_debt = 0, 0.0
 
 
 def wrong_text(text: str) -> str:

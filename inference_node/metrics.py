@@ -156,6 +156,8 @@ class NodeMetrics:
         self.leases = gauge("leases", "Overrides in force.", "kind")
         self.fault_active = gauge("fault_active", "1 while a fault is injected.", "fault")
         self.paced_step = gauge("paced_step_seconds", "Artificial minimum time of a step; 0 is none.")
+        self.memory_limit = gauge("memory_limit_bytes", "Memory the process may hold; 0 is no known limit.")
+        self.threads = gauge("threads", "Threads of the process that Python knows.")
         self.info = gauge("info", "Always 1.", "version", "model", "device", "boot_id")
 
     def zero_counters(self) -> None:

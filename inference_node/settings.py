@@ -208,6 +208,11 @@ class NodeSettings(ServerSettings):
         default=60, gt=0, description="Longest time of a whole stream; then 504, and the work is cancelled."
     )
     pace_step_seconds: float = pydantic.Field(default=0, ge=0, le=10, description="Artificial minimum time of a step.")
+    memory_limit_bytes: int | None = pydantic.Field(
+        default=None,
+        ge=1,
+        description="Ends itself at once when it holds more. Unset: the cgroup's limit is shown, and the kernel keeps it.",
+    )
     faults_enabled: bool = pydantic.Field(default=False, description="Allow fault injection through the admin API.")
 
 

@@ -15,6 +15,10 @@ BATCH_WAIT_SECONDS = 0.02
 # that is enough for a ratio within one window.
 AUDIT_RATIO = 0.25
 
+# A node with torch holds 440 MB at rest; at 500 MB a minute it is found after some 20 s, four fifths full after 72 and dead
+# after 103. A drill never takes more than 1 GiB of the machine.
+NODE_MEMORY_LIMIT_BYTES = 1_300_000_000
+
 # The queue stands in the gateway, where the levels order it, and nodes hold a little more than they compute. Places are few
 # enough that a surge fills them within seconds; time limits are long enough for its long answers.
 PLACES_AT_NODE = MAX_BATCH_SIZE + 2
@@ -58,6 +62,8 @@ INCIDENT_QUIET_SECONDS = 15.0
 RESOLVE_GRACE_SECONDS = 30.0
 # One in two hours. A demo knows minutes of past, which cannot show that something is as rare as once in days.
 FALSE_ALARMS_PER_DAY = 12.0
+# Twelve blocks of one sample each, which lie five seconds apart; outside the demo four hours.
+LEAK_WINDOW_SECONDS = 60.0
 # The ladder's steps follow the windows above: a rung shows its effect once the old requests have left them.
 LADDER = {"up_after": "2s", "settle": "5s", "down_after": "12s"}
 VERIFY_HOLD = "5s"

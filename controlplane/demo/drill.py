@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import httpx
 
-from controlplane.demo import configuration
+from actions.local import fleet as local
+from controlplane.demo import configuration, constants
 from controlplane.domain import errors, outcomes, ports
 from controlplane.scenarios import judging, stories
 
@@ -19,7 +20,7 @@ _LOOK_TIMEOUT_SECONDS = 2.0
 # A node that is being restarted answers again within this time on a machine with two busy cores.
 _AWAY_SECONDS = 60.0
 _AWAY_PAUSE_SECONDS = 1.0
-_POISON = "poison_cache"
+_POISON, _LEAK = "poison_cache", "leak"
 _IN_SERVICE = "in_service"
 
 
@@ -31,6 +32,7 @@ class Drill:
         self._files = files
         self._addresses = files.addresses
         self._clock = clock
+        self._nodes = local.LocalFleet(constants.SERVICE, files.folder, clock)
 
     async def prepare(self, needs: stories.FleetNeeds) -> None:
         """Offer a story's spares in fleet.yaml, which is read anew for each operation."""
@@ -57,6 +59,8 @@ class Drill:
                 return
 
     async def _heal(self, node: str, fault: str) -> None:
+        if fault == _LEAK:  # one that nobody restarted has died of it
+            await self._nodes.start(node)
         await self._call(node, "DELETE", f"/faults/{fault}", None)
         if fault == _POISON:  # wrong answers outlive the fault, for that is what makes it trouble
             await self._call(node, "POST", "/cache/flush", {"tier": "all"})

@@ -285,7 +285,7 @@ class Runner:
             return True
         if playing.mode is policies.Mode.OBSERVE or playing.waiting or playing.awaited:
             return False
-        if playing.seen.fleet.complaints():
+        if self._elapsed(playing) < spec.earliest_end_seconds or playing.seen.fleet.complaints():
             return False
         calm_from = self._clock.now().timestamp() - spec.after_seconds
         calm = smp.between(self._load.samples(), calm_from, float("inf"))

@@ -219,6 +219,12 @@ class Spec(_Part):
         """How long the story takes at most, from the first request."""
         return self.warm_seconds + self.before_seconds + self.window_seconds
 
+    @property
+    def earliest_end_seconds(self) -> float:
+        """When the story may end early at the soonest: what follows the last deed has been measured, promises are over."""
+        deeds = [entry.at_seconds for entry in self.timeline if isinstance(entry, At)]
+        return max(max(deeds) + self.after_seconds, *(held.until_seconds for held in self.held), 0.0)
+
     @pydantic.model_validator(mode="after")
     def _fits_the_window(self) -> "Spec":
         if not any(isinstance(entry, At) and entry.at_seconds == 0 for entry in self.timeline):

@@ -14,6 +14,8 @@ from inference_node import auth, errors, faults, leases, levels, web
 from inference_node.server import answering, controls, node, protocol
 
 MAX_WARM_PROMPTS = 256
+# A quarter of a second of it is written in some ten milliseconds, which the event loop can stand still for.
+MAX_LEAK_BYTES_PER_SECOND = 134_217_728
 
 Ttl = Annotated[float, pydantic.Field(ge=leases.MIN_TTL_SECONDS, le=leases.MAX_TTL_SECONDS)]
 NonEmpty = Annotated[str, pydantic.Field(min_length=1)]
@@ -142,6 +144,11 @@ class FaultRequest(web.AdminBody):
     ttl_seconds: Ttl
     factor: Annotated[float, pydantic.Field(gt=1, le=1000)] | None = None
     ratio: Annotated[float, pydantic.Field(gt=0, le=1)] | None = None
+    bytes_per_second: Annotated[int, pydantic.Field(ge=1, le=MAX_LEAK_BYTES_PER_SECOND)] | None = None
+
+    def parameters(self) -> dict[str, float]:
+        """Return the parameters that were given."""
+        return self.model_dump(exclude={"ttl_seconds"}, exclude_none=True)
 
 
 def router(served: node.Node) -> fastapi.APIRouter:
@@ -189,7 +196,7 @@ class _Calls:
 
 
 class _Reads(_Calls):
-    """State and operations."""
+    """State, operations, and the look inside before a restart."""
 
     def add_to(self, routes: fastapi.APIRouter) -> None:
         served = self._node
@@ -201,6 +208,10 @@ class _Reads(_Calls):
         @routes.get("/operations/{key}")
         async def operation(key: web.OperationKey) -> dict[str, Any]:
             return served.operations.find(key)
+
+        @routes.post("/capture")
+        async def capture(key: web.IdempotencyKey = None) -> dict[str, Any]:
+            return await self._once_async(key, "capture", "", served.capture)
 
 
 class _CacheCalls(_Calls):
@@ -411,8 +422,7 @@ class _FaultCalls(_Calls):
             return await self._once(key, f"fault.{fault}.end", "", effect)
 
     def _inject(self, fault: faults.Fault, body: FaultRequest) -> dict[str, Any]:
-        given = {name: value for name, value in (("factor", body.factor), ("ratio", body.ratio)) if value is not None}
-        switched = self._node.faults.switch_on(fault, body.ttl_seconds, given)
+        switched = self._node.faults.switch_on(fault, body.ttl_seconds, body.parameters())
         return {
             "name": fault,
             "parameters": switched.parameters,

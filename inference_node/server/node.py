@@ -1,18 +1,31 @@
 """The node as a whole: builds its parts, loads the model, runs its two tasks, and describes its state.
 
 `__main__` starts it with the real loader; tests start it with a model made of integers. Nothing here imports torch.
-Concurrency: one event loop; two named tasks (engine, leases), awaited in `stop`; one model thread.
+Concurrency: one event loop; three named tasks (engine, leases, memory), awaited in `stop`; one model thread.
 """
 
 import asyncio
 import random
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import prometheus_client
 import structlog
 
-from inference_node import cache, clock, faults, leases, levels, metrics, operations, settings
+from inference_node import (
+    cache,
+    capture,
+    clock,
+    errors,
+    faults,
+    leases,
+    levels,
+    memory,
+    metrics,
+    operations,
+    settings,
+)
 from inference_node.engine import batcher, generation, ports
 from inference_node.engine import engine as engines
 from inference_node.server import answering, controls
@@ -59,7 +72,14 @@ class Node:
             ttl_seconds=chosen.cache.ttl_seconds,
             clock=time,
         )
-        self.faults = faults.Faults(is_enabled=chosen.faults_enabled, book=self.leases, poison=self.cache.replace_texts)
+        self.memory_limit_bytes = chosen.memory_limit_bytes or memory.cgroup_limit()
+        self.faults = faults.Faults(
+            is_enabled=chosen.faults_enabled,
+            book=self.leases,
+            poison=self.cache.replace_texts,
+            memory_limit_bytes=self.memory_limit_bytes,
+        )
+        self._keeper = memory.Keeper(trouble=self.faults, given_bytes=chosen.memory_limit_bytes, time=time)
         self.controls = controls.Controls(
             book=self.leases, waiting=self._waiting, places=self.places, on_change=self._wake_engine
         )
@@ -86,6 +106,7 @@ class Node:
         if self.faults.is_enabled:
             _log.warning("faults_enabled", node=self.settings.name)
         self._tasks.append(asyncio.create_task(self.leases.run(), name="leases"))
+        self._tasks.append(asyncio.create_task(self._keeper.run(), name="memory"))
         version = self.settings.model.version
         model = await self._thread.call(lambda: self._load(version))
         engine = engines.Engine(
@@ -166,6 +187,25 @@ class Node:
             "pace_step_seconds": self.settings.pace_step_seconds,
         }
 
+    async def capture(
+        self, look: Callable[[], dict[str, Any]] = capture.take, within_seconds: float = capture.MAX_SECONDS
+    ) -> dict[str, Any]:
+        """Return what the process looks like from inside; raises AdminError 503 when that takes too long."""
+        try:
+            async with asyncio.timeout(within_seconds):
+                found = await asyncio.to_thread(look)
+        except TimeoutError as error:
+            said = f"Looking took more than {within_seconds:g} s; the process is too busy, retry later."
+            raise errors.AdminError(503, "Not captured", said, retry_after_seconds=5) from error
+        engine = self._engine
+        return {
+            "at": self.clock.now().isoformat(),
+            "resident_bytes": memory.resident_bytes(),
+            "memory_limit_bytes": self.memory_limit_bytes,
+            "engine": {**self.load(), "is_alive": engine is not None and engine.is_alive},
+            **found,
+        }
+
     def count_flush(self) -> None:
         """Count one flush of L1."""
         self._metrics.cache_flushes.labels("l1").inc()
@@ -182,6 +222,8 @@ class Node:
         counted.draining.set(self.controls.is_draining)
         counted.degradation_level.set(self.controls.degradation.level)
         counted.paced_step.set(self.settings.pace_step_seconds)
+        counted.memory_limit.set(self.memory_limit_bytes or 0)
+        counted.threads.set(threading.active_count())
         held, active = self.leases.kinds(), self.faults.active()
         for kind in _LEASE_KINDS:
             counted.leases.labels(kind).set(kind in held)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import demo
 
-IDS = ("S2", "S4", "S5")
+IDS = ("S1", "S2", "S3", "S4", "S5")
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(demo.seconds_for(len(IDS)) + 30)]
 
 

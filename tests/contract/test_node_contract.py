@@ -192,6 +192,10 @@ NODE_CALLS: list[tuple[str, str, Any, int]] = [
     ("PUT", "/admin/v1/faults/errors", {"ttl_seconds": 5, "ratio": 1}, 200),
     ("POST", "/v1/completions", {"prompt": "x"}, 500),
     ("DELETE", "/admin/v1/faults/errors", None, 200),
+    ("PUT", "/admin/v1/faults/leak", {"ttl_seconds": 5, "bytes_per_second": 1000}, 200),
+    ("PUT", "/admin/v1/faults/leak", {"ttl_seconds": 5}, 422),
+    ("DELETE", "/admin/v1/faults/leak", None, 200),
+    ("POST", "/admin/v1/capture", None, 200),
     ("PUT", "/admin/v1/limits", {"standard": {"concurrency": 0, "queue": 0}}, 200),
     ("POST", "/v1/completions", {"prompt": "y"}, 429),
 ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import httpx
 import pytest
 
 from actions.local import definitions
+from actions.local import fleet as local
+from controlplane import clock as clocks
 from controlplane.demo import configuration, drill
 from controlplane.domain import errors
 from controlplane.scenarios import judging, stories
@@ -112,6 +115,18 @@ async def test_a_story_is_offered_its_spares_and_no_others(
     local = definitions.read(fleet.files.folder)
     assert list(local.nodes) == names
     assert [local.nodes[name].pool for name in names] == ["hot", "hot", "cold"][: len(names)]
+
+
+async def test_a_node_that_died_of_its_leak_is_started_again(fleet: Fleet, clock: FakeClock):
+    """In observe mode nobody else does, and the next story needs it."""
+    configuration.write_fleet(fleet.files, 0)
+    path = fleet.files.folder / definitions.FILE
+    path.write_text(re.sub(r"argv:.*?url", "argv: [sleep, '60']\n    url", path.read_text(), flags=re.DOTALL))
+    await fleet.drill(clock).withdraw("node-2", "leak")
+    nodes = local.LocalFleet("chat", fleet.files.folder, clocks.SystemClock())
+    assert (nodes.status("node-1").is_running, nodes.status("node-2").is_running) == (False, True)
+    assert [call[:2] for call in fleet.calls] == [("node-2", "DELETE")]
+    await nodes.stop("node-2")
 
 
 async def test_a_refusal_is_final(fleet: Fleet, clock: FakeClock):

@@ -144,7 +144,7 @@ def test_the_policies_that_come_along_are_sound() -> None:
     files = {path.name: path.read_text() for path in LIBRARY.glob("*.yaml")}
     known = config.Known(services=("chat",), runbooks=runbooks, signals=list(catalogue["signals"]))
     found = config.load(files, known, ceiling=policies.Mode.OBSERVE)
-    assert [policy.name for policy in found] == ["cache-poisoned", "bad-node", "overload", "surge", "surplus"]
+    assert [policy.name for policy in found] == ["cache-poisoned", "bad-node", "leak", "overload", "surge", "surplus"]
     assert {policy.mode for policy in found} == {policies.Mode.OBSERVE}
 
 

@@ -81,3 +81,12 @@ async def test_a_node_that_is_not_repaired_is_kept_out_and_told_about(shipped: l
     assert [name for name, step in by_name.items() if step.on_failure is not None] == ["eject"]
     quarantine = shipped.get("quarantine-node").spec
     assert quarantine.steps[0].params == {"ttl_seconds": params.MAX_TTL_SECONDS, "take_over": True}
+
+
+async def test_a_leaking_node_is_looked_at_before_anything_is_done_to_it(shipped: library.Library) -> None:
+    """And restarted as a bad one is, whether or not it could be looked at."""
+    leaking, bad = shipped.get("restart-leaking-node").spec, shipped.get("eject-and-restart").spec
+    first, *others = leaking.steps
+    assert (first.action, first.continue_on_failure, first.attempts) == ("capture_node", True, 1)
+    assert others == list(bad.steps)
+    assert leaking.on_failure == bad.on_failure

@@ -104,3 +104,13 @@ def test_the_test_language_builds_the_same_story_as_the_file():
         window_seconds=40,
     )
     assert built.spec.timeline == stories.parse(GOOD, source="t.yaml").spec.timeline
+
+
+def test_s3_wants_the_node_restarted_before_it_dies_and_the_best_level_unharmed():
+    """In observe mode the leak is told of, and the node dies of it."""
+    (s3,) = stories.choose(("S3",), every=False)
+    assert [str(e.expect) for e in s3.expectations(policies.Mode.OBSERVE)] == [
+        "an incident of leak on node-3, opened by leak"
+    ]
+    assert [e.expect.runbook for e in s3.expectations(policies.Mode.AUTO)][1] == "restart-leaking-node"
+    assert [(one.level, one.from_seconds) for one in s3.spec.held] == [("premium", 0)]
