@@ -1,38 +1,35 @@
 """Scenario S1 on the whole product: more requests than the nodes can carry, as a surge and as a peak that is foretold."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support import demo
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(demo.seconds_for(1) + 30)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(demo.seconds_for(len(demo.IDS)) + 30)]
 
 
-def when(scenario: dict[str, object], what: str) -> float:
+def when(scenario: dict[str, Any], what: str) -> float:
     """Return when an expectation came true, in seconds from the first deed."""
-    (found,) = [one["at_s"] for one in scenario["expected"] if what in one["what"]]  # type: ignore[attr-defined]
+    (found,) = [one["at_s"] for one in scenario["expected"] if what in one["what"]]
     return found
 
 
-def test_a_surge_is_answered_by_more_nodes_which_go_again(tmp_path: Path):
+def test_a_surge_is_answered_by_more_nodes_which_go_again(auto: demo.Played):
     """The plan sees what arrives and asks for a node; it serves; after the surge it is drained and loses no request."""
-    played = demo.play(tmp_path, "S1", mode="auto")
-    scenario = played.scenarios["S1"]
-    assert played.status == 0, played.shown
-    assert (scenario["verdict"], scenario["opened_by"]) == ("recovered", "capacity"), played.shown
-    assert 0 < when(scenario, "incident of surge") < when(scenario, "4 nodes in service"), played.shown
-    assert scenario["lost_to_scale_in"] == 0, played.shown
-    assert scenario["after"]["p99_s"] <= 1.5, played.shown
-    assert scenario["during"]["levels"]["premium"]["rejected_ratio"] < 0.1, played.shown
+    scenario = auto.scenarios["S1"]
+    assert (scenario["verdict"], scenario["opened_by"]) == ("recovered", "capacity"), auto.shown
+    assert 0 < when(scenario, "incident of surge") < when(scenario, "4 nodes in service"), auto.shown
+    assert scenario["lost_to_scale_in"] == 0, auto.shown
+    assert scenario["after"]["p99_s"] <= 1.5, auto.shown
+    assert scenario["during"]["levels"]["premium"]["rejected_ratio"] < 0.1, auto.shown
 
 
-def test_with_its_hands_tied_the_surge_is_seen_and_stays(tmp_path: Path):
+def test_with_its_hands_tied_the_surge_is_seen_and_stays(observe: demo.Played):
     """The same incident, no node, and clients that wait or are refused."""
-    played = demo.play(tmp_path, "S1", mode="observe")
-    scenario = played.scenarios["S1"]
-    assert played.status == 0, played.shown
-    assert (scenario["verdict"], scenario["acted_s"], scenario["runs"]) == ("not_recovered", None, []), played.shown
+    scenario = observe.scenarios["S1"]
+    assert (scenario["verdict"], scenario["acted_s"], scenario["runs"]) == ("not_recovered", None, []), observe.shown
 
 
 def test_a_daily_peak_finds_its_nodes_ready(tmp_path: Path):
