@@ -2,8 +2,9 @@
 `Level`.
 
 Called by the tick only. Whatever cannot be read is named: as a problem of the tick, and as a source that cannot speak,
-so that its silence is not taken for good news. Concurrency: async, no memory; detectors are plain functions and work on
-the bench, since some take longer than an event loop may stand still.
+so that its silence is not taken for good news. Concurrency: async; detectors are plain functions and work on the bench,
+since some take longer than an event loop may stand still. The only memory are the last answers of detectors that look
+hours back: what they see hardly changes from tick to tick, and reading it costs the store too much to do so each time.
 """
 
 import asyncio
@@ -11,13 +12,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from controlplane.capacity import report
 from controlplane.domain import capacity, ports, services, windows
 from controlplane.domain import findings as fnd
 from controlplane.domain import signals as sig
-from controlplane.engine import correlate, reports
+from controlplane.engine import correlate, provision, reports
 
 # A slow metrics store takes six seconds for each window: one after the other they would take longer than a tick may.
 _MAX_AT_ONCE = 16
+# A detector is asked anew when this part of its window is new: one that looks back four hours once a minute.
+_LOOKS_PER_WINDOW = 240
+
+_Answers = Sequence[fnd.Finding | fnd.NotReady]
+
+
+class Recent:
+    """The last answers of each detector about each service, for as long as they are good for."""
+
+    def __init__(self, clock: ports.Clock) -> None:
+        self._clock = clock
+        self._answers: dict[tuple[str, str], tuple[float, _Answers]] = {}
+
+    def of(self, service: str, detector: ports.Detector) -> _Answers | None:
+        """Return the last answers, or None when it is time to look again."""
+        at, answers = self._answers.get((service, detector.name), (-float("inf"), ()))
+        is_new = self._clock.monotonic() - at < detector.window_seconds / _LOOKS_PER_WINDOW
+        return answers if is_new else None
+
+    def keep(self, service: str, detector: ports.Detector, answers: _Answers) -> None:
+        """Remember answers."""
+        self._answers[service, detector.name] = (self._clock.monotonic(), answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +56,15 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Eyes:
-    """The ports the fleet is looked at through."""
+    """The ports the fleet is looked at through; without a provisioner no capacity is planned."""
 
     reader: ports.SignalReader
     alerts: ports.AlertStore
     detectors: Sequence[ports.Detector]
     services: Mapping[str, services.Service]
     bench: ports.Bench
+    recent: Recent
+    provisioner: provision.Provisioner | None = None
 
 
 async def look(eyes: Eyes, now: datetime) -> Looked:
@@ -54,15 +80,17 @@ async def look(eyes: Eyes, now: datetime) -> Looked:
         async with gate:
             await _ask(eyes, detector, service, now, seen, mute, problems)
 
+    async def plan() -> Mapping[str, capacity.Outlook]:
+        return {} if eyes.provisioner is None else await eyes.provisioner.look(view, now, problems)
+
     asked = (ask(service, detector) for service in eyes.services.values() for detector in eyes.detectors)
-    await asyncio.gather(*asked)
-    outlooks: dict[str, capacity.Outlook] = {}
+    outlooks, _ = await asyncio.gather(plan(), asyncio.gather(*asked))
+    for outlook in outlooks.values():
+        _note(report.findings_of(outlook.plan), seen, mute)
     return Looked(correlate.Level(now, (*said, *seen), view, mute), strays, tuple(problems), outlooks)
 
 
-def _note(
-    answers: Sequence[fnd.Finding | fnd.NotReady], seen: list[fnd.Finding], mute: dict[tuple[str, str], str]
-) -> None:
+def _note(answers: _Answers, seen: list[fnd.Finding], mute: dict[tuple[str, str], str]) -> None:
     """Sort what a source says into findings, and reasons why it cannot say anything."""
     for answer in answers:
         if isinstance(answer, fnd.Finding):
@@ -111,6 +139,9 @@ async def _ask(
     problems: list[str],
 ) -> None:
     """Ask one detector about one service; what it cannot say makes it mute there, and only there."""
+    if (known := eyes.recent.of(service.name, detector)) is not None:
+        _note(known, seen, mute)
+        return
     start = now - timedelta(seconds=detector.window_seconds)
     try:
         window = await eyes.reader.read_window(service.name, detector.signals, start, now)
@@ -120,4 +151,5 @@ async def _ask(
         problems.append(f"detectors: {detector.name} failed on {service.name}: {error!r}")
         mute[service.name, detector.name] = f"it failed: {error!r}"
         return
+    eyes.recent.keep(service.name, detector, answers)
     _note(answers, seen, mute)

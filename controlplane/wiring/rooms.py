@@ -17,6 +17,7 @@ import structlog
 
 from actions import clients
 from actions import registry as action_registry
+from actions.local import actuator
 from actions.local import fleet as local
 from actions.node import admin as node_admin
 from actions.node import client as admin_client
@@ -29,8 +30,8 @@ from controlplane import clock as system_clock
 from controlplane import expressions, schedule, settings, telemetry
 from controlplane.api import house
 from controlplane.domain import errors, plans, ports, remediation, ticks, windows
-from controlplane.engine import climb, dispatch, facts, handle, look, recheck, tick, verification
-from controlplane.observe import prometheus, reader
+from controlplane.engine import climb, dispatch, facts, handle, look, provision, recheck, tick, verification
+from controlplane.observe import demand, prometheus, reader
 from controlplane.runs import config as run_config
 from controlplane.runs import engine as run_engine
 from controlplane.runs import failpoints, planning
@@ -38,10 +39,11 @@ from controlplane.runs.language import library
 from controlplane.store import house as stores
 from controlplane.store import retention
 from controlplane.wiring import adapters, files
-from detectors import hang, isolation_forest, level_shift
+from detectors import hang, isolation_forest, leak, level_shift
 
 # The replica's name on a machine that has none.
 _NAMELESS = "dsctl"
+_DAY_SECONDS = 86_400.0
 # The name of the setting, for messages that say what to correct.
 _NODE_SETTING = "node_admin.token_file"
 
@@ -66,6 +68,7 @@ class Targets:
     where: directory.FleetDirectory
     actions: action_registry.Registry
     rungs: levels.SetRung
+    actuator: ports.Actuator
 
     @classmethod
     def build(cls, chosen: settings.Settings) -> Self:
@@ -79,13 +82,14 @@ class Targets:
             for service, one in chosen.gateways.items()
         }
         data, time = node_data.NodeData(chosen.node_api.reveal() or ""), system_clock.SystemClock()
+        fleets = {name: local.LocalFleet(name, one.folder, time) for name, one in chosen.local_fleets.items()}
         targets = clients.Clients(
             where,
             node_admin.NodeAdmin(to_nodes, where),
             gateway_admin.GatewayAdmin(to_gateways, where),
             data,
             time,
-            {name: local.LocalFleet(name, one.folder, time) for name, one in chosen.local_fleets.items()},
+            fleets,
         )
         return cls(
             (to_nodes, *to_gateways.values(), data),
@@ -93,6 +97,7 @@ class Targets:
             where,
             action_registry.build(targets),
             levels.SetRung(targets),
+            actuator.LocalActuator(fleets),
         )
 
 
@@ -106,6 +111,7 @@ class World:
     http: httpx.AsyncClient
     executor: Executor
     bench: ports.Bench
+    fitter: provision.Fitter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +236,17 @@ class _Builder:
             policies=self._content.policies,
             climber=climb.Climber(self._world.targets.rungs, store.automation, store.runs, self._world.clock),
         )
-        eyes = look.Eyes(self._reader, store.alerts, self._detectors(), self._managed, self._world.bench)
+        recent = look.Recent(self._world.clock)
+        self._provisioner = self._make_provisioner()
+        eyes = look.Eyes(
+            self._reader,
+            store.alerts,
+            self._detectors(),
+            self._managed,
+            self._world.bench,
+            recent,
+            self._provisioner,
+        )
         pace = handle.Pace(
             quiet_seconds=self._settings.incident_quiet_seconds,
             grace_seconds=self._settings.resolve_grace_seconds,
@@ -238,12 +254,30 @@ class _Builder:
         self._leadership = schedule.Leadership(self._world.clock, self._settings.lease_ttl_seconds)
         return tick.Tick(eyes=eyes, hands=hands, pace=pace, clock=self._world.clock, is_leader=self._leadership.is_held)
 
+    def _make_provisioner(self) -> provision.Provisioner:
+        chosen = self._settings.forecast
+        sources = provision.Sources(
+            reader=self._reader,
+            demand=demand.PrometheusDemand(self._metrics, self._content.services, self._content.profiles),
+            actuator=self._world.targets.actuator,
+            runs=self._world.store.runs,
+            fitter=self._world.fitter,
+        )
+        pace = provision.Pace(
+            step_seconds=chosen.step_seconds,
+            horizon_seconds=chosen.horizon_seconds,
+            history_seconds=chosen.history_days * _DAY_SECONDS,
+            refit_seconds=chosen.refit_seconds,
+        )
+        return provision.Provisioner(sources, self._managed, pace, self._world.clock)
+
     def _detectors(self) -> tuple[ports.Detector, ...]:
         rate_seconds = self._settings.query_window_seconds
         return (
             level_shift.LevelShift(),
             isolation_forest.IsolationForest(self._settings.detectors.false_alarms_per_day, rate_seconds),
             hang.Hang(rate_seconds),
+            leak.Leak(window_seconds=self._settings.detectors.leak_window_seconds),
         )
 
     def _loop(self, engine: run_engine.RunEngine, body: tick.Tick, ended: "_EndedRuns") -> schedule.Loop:
@@ -251,6 +285,7 @@ class _Builder:
 
         async def after_tick(report: ticks.TickReport) -> None:
             self._telemetry.tick(report)
+            self._telemetry.outlooks(body.outlooks())
             self._telemetry.unclosed_incidents(await store.incidents.unclosed())
             self._telemetry.automation(is_paused=bool(await store.automation.paused()))
             await ended.tell()
@@ -262,11 +297,8 @@ class _Builder:
         async def sweep() -> int:
             return await retention.sweep(store.database, clock, keep_days=self._settings.retention_days)
 
-        async def refit() -> Sequence[str]:
-            return ()
-
         return schedule.Loop(
-            schedule.Work(body, engine.lead, after_tick, watch, sweep, refit),
+            schedule.Work(body, engine.lead, after_tick, watch, sweep, self._provisioner.refit),
             self._leadership,
             clock,
             tick_seconds=self._settings.tick_seconds,

@@ -24,12 +24,12 @@ from controlplane.domain import errors
 from controlplane.runs import failpoints
 from controlplane.store import database as db
 from controlplane.store import house as stores
-from controlplane.wiring import adapters, files, rooms
+from controlplane.wiring import adapters, files, fits, rooms
 
 # Queries of one tick run side by side; Prometheus itself allows twenty at once by default.
 _NUM_QUERY_THREADS = 8
 # One for each detector, so that one that hangs does not keep the others from speaking.
-_NUM_DETECTOR_THREADS = 3
+_NUM_DETECTOR_THREADS = 4
 # A detector judges ten nodes in 0.2 s; the first call imports its libraries, which takes seconds on a busy machine.
 _DETECT_SECONDS = 5.0
 _ADMIN = "admin"
@@ -98,7 +98,11 @@ async def _running(chosen: settings.Settings) -> AsyncGenerator[tuple[rooms.Room
         threads = stack.enter_context(ThreadPoolExecutor(_NUM_DETECTOR_THREADS, thread_name_prefix="dsctl-detect"))
         bench = adapters.ThreadBench(threads, _DETECT_SECONDS)
         http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
-        built = rooms.build(chosen, content, rooms.World(system, store, targets, http, executor, bench), fail)
+        fitter = _open_fits(chosen, content)
+        if fitter is not None:
+            stack.callback(fitter.close)
+        world = rooms.World(system, store, targets, http, executor, bench, fitter)
+        built = rooms.build(chosen, content, world, fail)
         await built.engine.start()
         stack.push_async_callback(built.engine.stop)
         await built.loop.start()
@@ -119,6 +123,13 @@ def _listen(at: settings.Listen) -> socket.socket:
             f"cannot listen on {at.host} port {at.port}: {error.strerror or error}; end what listens there, or set "
             "listen.host and listen.port to an address of this machine that is free"
         ) from error
+
+
+def _open_fits(chosen: settings.Settings, content: files.Content) -> fits.FitPool | None:
+    """Prepare the process that fits forecasts, where any service has pools; it starts with the first fit."""
+    if not chosen.forecast.is_enabled or not any(one.pools for one in content.services):
+        return None
+    return fits.FitPool(chosen.forecast.fit_deadline_seconds)
 
 
 def _open_store(chosen: settings.Settings, system: clock.SystemClock) -> stores.House:

@@ -64,7 +64,9 @@ class Loop:
     def restarted(self) -> tick.Tick:
         """A tick without any memory, as after a restart of the process."""
         self.tick = tick.Tick(
-            eyes=look.Eyes(self.reader, self.alerts, (self.detector,), self.services, fakes.FakeBench()),
+            eyes=look.Eyes(
+                self.reader, self.alerts, (self.detector,), self.services, fakes.FakeBench(), look.Recent(self.clock)
+            ),
             hands=self.hands,
             pace=self.pace,
             clock=self.clock,
