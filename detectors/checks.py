@@ -231,6 +231,7 @@ def _window(
 def _is_sound(detector: ports.Detector, said: findings.Finding | findings.NotReady) -> None:
     if isinstance(said, findings.NotReady):
         _require(said.detector == detector.name, f"{said} names another detector")
+        _require(said.node in ("", *_NODES), f"{said.node} is not in the window")
         return
     _require(said.source == detector.name, f"{said.source} is not {detector.name}")
     _require(said.service == _SERVICE.name, f"{said.service} was not asked about")

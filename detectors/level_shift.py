@@ -96,7 +96,7 @@ class LevelShift:
             past, recent = self._split(window, samples)
             if len(past) < self.min_past_samples or len(recent) < self.min_recent_samples:
                 detail = f"{watch.signal} of {node or 'the service'}: {len(past)} before, {len(recent)} now"
-                yield self._not_ready(service, findings.NotReadyReason.TOO_FEW_SAMPLES, detail)
+                yield self._not_ready(service, findings.NotReadyReason.TOO_FEW_SAMPLES, detail, node)
                 continue
             shift = measure(watch, past, recent)
             if shift.change >= watch.min_shift and shift.score >= self.min_score:
@@ -107,8 +107,10 @@ class LevelShift:
         finite = [(t, v) for t, v in zip(samples.times, samples.values, strict=True) if math.isfinite(v)]
         return [v for t, v in finite if t <= border], [v for t, v in finite if t > border]
 
-    def _not_ready(self, service: services.Service, reason: findings.NotReadyReason, detail: str) -> findings.NotReady:
-        return findings.NotReady(NAME, service.name, reason, detail)
+    def _not_ready(
+        self, service: services.Service, reason: findings.NotReadyReason, detail: str, node: str = ""
+    ) -> findings.NotReady:
+        return findings.NotReady(NAME, service.name, reason, detail, node)
 
     def _finding(
         self, watch: Watch, service: services.Service, node: str, window: windows.Window, shift: "Shift"

@@ -68,9 +68,10 @@ class NotReadyReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """A detector's honest answer when it has not enough to judge on."""
+    """A detector's honest answer when it has not enough to judge on: about one node, or without `node` about everything."""
 
     detector: str
     service: str
     reason: NotReadyReason
     detail: str = ""
+    node: str = ""

@@ -14,6 +14,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from controlplane.domain import findings as fnd
 from controlplane.domain import incidents as inc
@@ -31,18 +32,25 @@ GONE_SECONDS = 3600.0
 _ENDS_BY_ITSELF = frozenset({inc.IncidentState.OPEN, inc.IncidentState.ESCALATED})
 
 
+class Voice(NamedTuple):
+    """What a detector says of one node, or of everything in a service when `node` is empty."""
+
+    service: str
+    source: str
+    node: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """What is reported at this instant.
 
-    `mute` names the sources that could not speak, as (service, detector) with the reason; `view` is None when
-    nothing could be read at all.
+    `mute` names what could not be said, with the reason; `view` is None when nothing could be read at all.
     """
 
     now: datetime
     findings: Sequence[fnd.Finding]
     view: windows.FleetView | None
-    mute: Mapping[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+    mute: Mapping[Voice, str] = field(default_factory=dict[Voice, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +255,10 @@ def _close(level: Level, before: inc.Incident, sentence: str) -> Change:
 def _unknown(level: Level, incident: inc.Incident) -> str:
     """Return why silence proves nothing about this incident now, or nothing when it does."""
     for source in incident.sources:
-        if reason := level.mute.get((incident.key.service, source)):
-            return f"{source} cannot speak: {reason}"
+        # What it cannot say of another node, such as one that has left the fleet, is no matter here.
+        for node in ("", incident.key.node):
+            if reason := level.mute.get(Voice(incident.key.service, source, node)):
+                return f"{source} cannot speak: {reason}"
     if level.view is None:
         return "the fleet could not be read"
     view = level.view.services[incident.key.service]  # one that is not there any more is gone, not unknown

@@ -73,7 +73,7 @@ async def look(eyes: Eyes, now: datetime) -> Looked:
     view = await see(eyes, problems)
     said, strays = reports.from_alerts(await eyes.alerts.active(), set(eyes.services))
     seen: list[fnd.Finding] = []
-    mute: dict[tuple[str, str], str] = {}
+    mute: dict[correlate.Voice, str] = {}
     gate = asyncio.Semaphore(_MAX_AT_ONCE)
 
     async def ask(service: services.Service, detector: ports.Detector) -> None:
@@ -90,13 +90,14 @@ async def look(eyes: Eyes, now: datetime) -> Looked:
     return Looked(correlate.Level(now, (*said, *seen), view, mute), strays, tuple(problems), outlooks)
 
 
-def _note(answers: _Answers, seen: list[fnd.Finding], mute: dict[tuple[str, str], str]) -> None:
+def _note(answers: _Answers, seen: list[fnd.Finding], mute: dict[correlate.Voice, str]) -> None:
     """Sort what a source says into findings, and reasons why it cannot say anything."""
     for answer in answers:
         if isinstance(answer, fnd.Finding):
             seen.append(answer)
         else:
-            mute[answer.service, answer.detector] = f"{answer.reason.value} {answer.detail}".strip()
+            said = f"{answer.reason.value} {answer.detail}".strip()
+            mute[correlate.Voice(answer.service, answer.detector, answer.node)] = said
 
 
 async def see(eyes: Eyes, problems: list[str]) -> windows.FleetView | None:
@@ -135,7 +136,7 @@ async def _ask(
     service: services.Service,
     now: datetime,
     seen: list[fnd.Finding],
-    mute: dict[tuple[str, str], str],
+    mute: dict[correlate.Voice, str],
     problems: list[str],
 ) -> None:
     """Ask one detector about one service; what it cannot say makes it mute there, and only there."""
@@ -149,7 +150,7 @@ async def _ask(
         answers = await eyes.bench.run(name, lambda: detector.detect(service, window))
     except Exception as error:  # noqa: BLE001 - one broken detector must not blind the others
         problems.append(f"detectors: {detector.name} failed on {service.name}: {error!r}")
-        mute[service.name, detector.name] = f"it failed: {error!r}"
+        mute[correlate.Voice(service.name, detector.name)] = f"it failed: {error!r}"
         return
     eyes.recent.keep(service.name, detector, answers)
     _note(answers, seen, mute)

@@ -135,7 +135,7 @@ def test_a_clock_that_stepped_back_only_delays_the_end() -> None:
         ({"view": b.view(b.node(up=False))}, "node-a is down"),
         ({"view": b.view(b.node(cache_wrong_ratio=b.unknown()))}, "cache_wrong_ratio is unknown: last scrape"),
         (
-            {"mute": {("chat", "alert:CacheWrongAnswers"): "too few samples"}},
+            {"mute": {correlate.Voice("chat", "alert:CacheWrongAnswers"): "too few samples"}},
             "alert:CacheWrongAnswers cannot speak: too few samples",
         ),
     ],
@@ -208,8 +208,21 @@ def test_a_service_wide_incident_needs_the_service_to_be_known() -> None:
 
 def test_a_mute_detector_holds_only_what_it_reported() -> None:
     """One broken detector must not keep every incident open."""
-    closed, _ = only(run((), [b.incident(quiet_since=START)], now=later(99), mute={("chat", "forest"): "failed"}))
+    closed, _ = only(
+        run((), [b.incident(quiet_since=START)], now=later(99), mute={correlate.Voice("chat", "forest"): "failed"})
+    )
     assert closed.state is State.CLOSED
+
+
+def test_what_cannot_be_said_of_one_node_holds_no_other() -> None:
+    """A node that was scaled in has no samples any more, and its detector has nothing against its neighbours' recovery."""
+    quiet = b.incident(quiet_since=START)
+    source = quiet.sources[0]
+    elsewhere = {correlate.Voice("chat", source, "node-b"): "too few samples"}
+    closed, _ = only(run((), [quiet], now=later(99), mute=elsewhere))
+    assert closed.state is State.CLOSED
+    here = {correlate.Voice("chat", source, "node-a"): "too few samples"}
+    assert "cannot speak: too few samples" in run((), [quiet], now=later(99), mute=here).held["inc_1"]
 
 
 def wide(kind: fnd.FaultClass, id: str = "inc_2") -> incidents.Incident:  # noqa: A002 - the field's name
