@@ -36,8 +36,8 @@ class Trees:
         """Return the sum over the trees for `features` (rows, features)."""
         if not len(self.asked):
             return np.zeros(len(features))
-        is_above = features[:, self.asked] > self.borders
-        leaf = (is_above << np.arange(self.asked.shape[1])).sum(axis=2)
+        is_above = (features[:, self.asked] > self.borders).astype(np.int64)
+        leaf = is_above @ (1 << np.arange(_DEPTH, dtype=np.int64))
         return self.leaves[np.arange(len(self.asked)), leaf].sum(axis=1)
 
 
@@ -49,7 +49,9 @@ def grow(features: rates.Floats, wanted: rates.Floats) -> Trees:
     if len(wanted) < _FEWEST_ROWS:
         return NONE
     borders = np.quantile(features, np.arange(1, _NUM_BINS) / _NUM_BINS, axis=0).T
-    codes = np.stack([np.searchsorted(b, f, side="left") for b, f in zip(borders, features.T, strict=True)])
+    codes = np.zeros(features.T.shape, dtype=np.int64)
+    for number, (cuts_of, column) in enumerate(zip(borders, features.T, strict=True)):
+        codes[number] = np.searchsorted(cuts_of, column, side="left")
     clip = float(np.quantile(np.abs(wanted), _CLIP_QUANTILE)) + _TINY
     missing = wanted.copy()
     grown: list[tuple[list[int], list[float], rates.Floats]] = []
@@ -71,11 +73,12 @@ def _questions(codes: rates.Numbers, pull: rates.Floats) -> tuple[list[int], lis
     cuts: list[int] = []
     for depth in range(_DEPTH):
         size = 2**depth
-        place = (np.arange(num_features)[:, np.newaxis] * size + leaf) * _NUM_BINS + codes
+        first = np.arange(num_features, dtype=np.int64)[:, np.newaxis] * size
+        place: rates.Numbers = ((first + leaf) * _NUM_BINS + codes).ravel()
         shape = (num_features, size, _NUM_BINS)
         total = num_features * size * _NUM_BINS
-        sums = np.bincount(place.ravel(), np.tile(pull, num_features), total).reshape(shape).cumsum(axis=2)
-        counts = np.bincount(place.ravel(), minlength=total).reshape(shape).cumsum(axis=2)
+        sums = np.bincount(place, np.tile(pull, num_features), total).reshape(shape).cumsum(axis=2)
+        counts = np.bincount(place, minlength=total).reshape(shape).cumsum(axis=2)
         rest, others = sums[:, :, -1:] - sums, counts[:, :, -1:] - counts
         gain = (sums**2 / (counts + _PULL) + rest**2 / (others + _PULL)).sum(axis=1)[:, :-1]
         feature, cut = np.unravel_index(int(gain.argmax()), gain.shape)

@@ -232,6 +232,7 @@ def _is_sound(detector: ports.Detector, said: findings.Finding | findings.NotRea
     if isinstance(said, findings.NotReady):
         _require(said.detector == detector.name, f"{said} names another detector")
         _require(said.node in ("", *_NODES), f"{said.node} is not in the window")
+        _require(said.signal in ("", *detector.signals), f"{said.signal} was not asked for")
         return
     _require(said.source == detector.name, f"{said.source} is not {detector.name}")
     _require(said.service == _SERVICE.name, f"{said.service} was not asked about")

@@ -262,7 +262,7 @@ def _seen(fitted: Fitted, newest: windows.Series, now: datetime) -> "rates.Grid"
     """Return the history with the newest complete bins, up to the newest known one."""
     import numpy as np
 
-    complete = newest.between(fitted.seen.start, now.timestamp() - fitted.seen.step + _TINY)
+    complete = newest.between(fitted.seen.start, math.nextafter(now.timestamp() - fitted.seen.step, math.inf))
     seen = fitted.seen.extended(complete)
     newest_known = int(np.flatnonzero(~np.isnan(seen.values))[-1])
     return seen.until(newest_known + 1).last(_KEPT_SECONDS)

@@ -87,16 +87,18 @@ class LevelShift:
     ) -> Iterator[findings.Finding | findings.NotReady]:
         unknown = window.unknown.get(watch.signal)
         if unknown is not None:
-            yield self._not_ready(service, findings.NotReadyReason.SIGNAL_UNKNOWN, f"{watch.signal}: {unknown}")
+            detail = f"{watch.signal}: {unknown}"
+            yield self._not_ready(service, watch, findings.NotReadyReason.SIGNAL_UNKNOWN, detail)
             return
         series = _series(window, watch.signal)
         if not series:
-            yield self._not_ready(service, findings.NotReadyReason.SIGNAL_UNKNOWN, f"{watch.signal}: no samples")
+            detail = f"{watch.signal}: no samples"
+            yield self._not_ready(service, watch, findings.NotReadyReason.SIGNAL_UNKNOWN, detail)
         for node, samples in series.items():
             past, recent = self._split(window, samples)
             if len(past) < self.min_past_samples or len(recent) < self.min_recent_samples:
                 detail = f"{watch.signal} of {node or 'the service'}: {len(past)} before, {len(recent)} now"
-                yield self._not_ready(service, findings.NotReadyReason.TOO_FEW_SAMPLES, detail, node)
+                yield self._not_ready(service, watch, findings.NotReadyReason.TOO_FEW_SAMPLES, detail, node)
                 continue
             shift = measure(watch, past, recent)
             if shift.change >= watch.min_shift and shift.score >= self.min_score:
@@ -108,9 +110,9 @@ class LevelShift:
         return [v for t, v in finite if t <= border], [v for t, v in finite if t > border]
 
     def _not_ready(
-        self, service: services.Service, reason: findings.NotReadyReason, detail: str, node: str = ""
+        self, service: services.Service, watch: Watch, reason: findings.NotReadyReason, detail: str, node: str = ""
     ) -> findings.NotReady:
-        return findings.NotReady(NAME, service.name, reason, detail, node)
+        return findings.NotReady(NAME, service.name, reason, detail, node, watch.signal)
 
     def _finding(
         self, watch: Watch, service: services.Service, node: str, window: windows.Window, shift: "Shift"

@@ -123,15 +123,16 @@ def foretell(known: Past, learned: Learned, origins: rates.Numbers, num_leads: i
     targets = origins[:, np.newaxis] + ahead
     smooth, added, now = known.smooth[targets], known.added[targets], known.filled[origins, np.newaxis]
     between = _between(learned.leads, num_leads)
-    by_rest = _rest_features(known, origins) @ learned.rests.T
-    by_change = np.einsum("olf,lf->ol", _change_features(known, origins, learned.leads), learned.changes)
+    rests, changes = _rest_features(known, origins), _change_features(known, origins, learned.leads)
+    by_rest, by_change = rests @ learned.rests.T, np.einsum("olf,lf->ol", changes, learned.changes)
+    by_trees = learned.trees.values(_tree_features(known, origins, learned.leads, rests, changes))
     levels = np.stack([_level_at(known, share, origins) for share in learned.shares], axis=1)
     last = rates.filled(known.raw)[origins, np.newaxis]
     said = {
         SHAPE: now - known.smooth[origins, np.newaxis] + smooth + by_rest @ between + added,
         CHANGE: now + by_change @ between + added,
         SMOOTHER: levels @ between + added,
-        TREES: now + _by_trees(known, learned, origins) @ between + added,
+        TREES: now + by_trees.reshape(by_change.shape) @ between + added,
         NEIGHBOURS: now + _after_neighbours(known, learned, origins, num_leads) @ between + added,
         LAST: np.broadcast_to(last, targets.shape),
     }
@@ -198,12 +199,6 @@ def _tree_features(
     wide = np.broadcast_to(spread, (*shape, spread.shape[2]))
     lead = np.broadcast_to(leads[:, np.newaxis].astype(np.float64), (*shape, 1))
     return np.concatenate([by_change, wide, lead], axis=2).reshape(shape[0] * shape[1], -1)
-
-
-def _by_trees(known: Past, learned: Learned, origins: rates.Numbers) -> rates.Floats:
-    by_rest, by_change = _rest_features(known, origins), _change_features(known, origins, learned.leads)
-    rows = _tree_features(known, origins, learned.leads, by_rest, by_change)
-    return learned.trees.values(rows).reshape(len(origins), len(learned.leads))
 
 
 def _looks(known: Past, origins: rates.Numbers, num_leads: int) -> rates.Floats:

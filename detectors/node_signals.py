@@ -23,8 +23,9 @@ class Watch:
 
 # A rise of one of these on one node is trouble.
 WATCHES = (
-    # One answer in twenty: well above what retries and deploys cause, well below what users put up with.
-    Watch("server_error_ratio", min_shift=0.05, min_ratio=0.0, is_load=False),
+    # One answer in twenty: well above what retries and deploys cause, well below what users put up with. Time limits that
+    # run out are not among them: under overload they run out on any node, a batch at a time, and latency shows them.
+    Watch("failed_ratio", min_shift=0.05, min_ratio=0.0, is_load=False),
     Watch("inter_token_latency_p95", min_shift=0.01),
     Watch("ttft_p95", min_shift=0.05),
     Watch("latency_p99", min_shift=0.05),
@@ -52,6 +53,6 @@ CONTEXT = (
 # Asked for to know whether a node can be judged at all: it has just started, it drains, or its gateway keeps it out.
 RESTARTS, DRAINING, IN_SERVICE = "restarts", "draining", "in_service"
 
-LOAD, CACHE_HITS, LATENCY, ERRORS = "request_rate", "cache_hit_ratio", "latency_p99", "server_error_ratio"
+LOAD, CACHE_HITS, LATENCY, ERRORS = "request_rate", "cache_hit_ratio", "latency_p99", "failed_ratio"
 
 SIGNALS = (*(one.signal for one in (*WATCHES, *CONTEXT)), RESTARTS, DRAINING, IN_SERVICE)

@@ -68,10 +68,14 @@ class NotReadyReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """A detector's honest answer when it has not enough to judge on: about one node, or without `node` about everything."""
+    """A detector's honest answer when it has not enough to judge on.
+
+    It is about one node, or without `node` about all of a service; about one signal, or without `signal` about each.
+    """
 
     detector: str
     service: str
     reason: NotReadyReason
     detail: str = ""
     node: str = ""
+    signal: str = ""

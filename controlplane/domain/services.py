@@ -125,6 +125,7 @@ class Service:
             sig.Limit("latency_p99", at_most=self.objectives.latency_p99_seconds),
             sig.Limit("success_ratio", at_least=self.objectives.success_ratio),
             sig.Limit("server_error_ratio", at_most=self.thresholds.server_error_ratio),
+            sig.Limit("failed_ratio", at_most=self.thresholds.server_error_ratio),
             sig.Limit("queue_depth", at_most=self.thresholds.pending_requests),
             sig.Limit("cache_wrong_ratio", at_most=self.thresholds.cache_wrong_ratio),
             sig.Limit("gpu_memory_used_ratio", at_most=self.thresholds.gpu_memory_used_ratio),

@@ -11,6 +11,7 @@ an overloaded service.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -33,11 +34,12 @@ _ENDS_BY_ITSELF = frozenset({inc.IncidentState.OPEN, inc.IncidentState.ESCALATED
 
 
 class Voice(NamedTuple):
-    """What a detector says of one node, or of everything in a service when `node` is empty."""
+    """What a detector says of one node by one signal; an empty name stands for all of them."""
 
     service: str
     source: str
     node: str = ""
+    signal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +257,9 @@ def _close(level: Level, before: inc.Incident, sentence: str) -> Change:
 def _unknown(level: Level, incident: inc.Incident) -> str:
     """Return why silence proves nothing about this incident now, or nothing when it does."""
     for source in incident.sources:
-        # What it cannot say of another node, such as one that has left the fleet, is no matter here.
-        for node in ("", incident.key.node):
-            if reason := level.mute.get(Voice(incident.key.service, source, node)):
+        # What it cannot say of another node, such as one that has left the fleet, or of another signal, is no matter here.
+        for node, signal in itertools.product(("", incident.key.node), ("", incident.finding.signal)):
+            if reason := level.mute.get(Voice(incident.key.service, source, node, signal)):
                 return f"{source} cannot speak: {reason}"
     if level.view is None:
         return "the fleet could not be read"

@@ -97,7 +97,7 @@ def _note(answers: _Answers, seen: list[fnd.Finding], mute: dict[correlate.Voice
             seen.append(answer)
         else:
             said = f"{answer.reason.value} {answer.detail}".strip()
-            mute[correlate.Voice(answer.service, answer.detector, answer.node)] = said
+            mute[correlate.Voice(answer.service, answer.detector, answer.node, answer.signal)] = said
 
 
 async def see(eyes: Eyes, problems: list[str]) -> windows.FleetView | None:

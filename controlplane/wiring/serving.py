@@ -100,7 +100,7 @@ async def _running(chosen: settings.Settings) -> AsyncGenerator[tuple[rooms.Room
         http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
         fitter = _open_fits(chosen, content)
         if fitter is not None:
-            stack.callback(fitter.close)
+            stack.push_async_callback(fitter.close)
         world = rooms.World(system, store, targets, http, executor, bench, fitter)
         built = rooms.build(chosen, content, world, fail)
         await built.engine.start()

@@ -25,7 +25,7 @@ CALM: Mapping[str, tuple[float, float]] = {
     "latency_p99": (0.4, 0.15),
     "ttft_p95": (0.06, 0.15),
     "inter_token_latency_p95": (0.03, 0.1),
-    "server_error_ratio": (0.0, 0.0),
+    "failed_ratio": (0.0, 0.0),
     "queue_depth": (0.0, 0.0),
     "queue_age": (0.0, 0.0),
     "running": (1.5, 0.4),
@@ -37,7 +37,7 @@ CALM: Mapping[str, tuple[float, float]] = {
     "in_service": (1.0, 0.0),
 }
 SLOW = {"latency_p99": 2.0, "ttft_p95": 0.3, "inter_token_latency_p95": 0.15}
-FAILING = {"server_error_ratio": 0.5, "latency_p99": 0.4}
+FAILING = {"failed_ratio": 0.5, "latency_p99": 0.4}
 
 THREE = ("node-1", "node-2", "node-3")
 
@@ -117,7 +117,7 @@ def test_the_checks_give_it_a_bad_node_to_find() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shown", "signals"), [(SLOW, set(SLOW)), (FAILING, {"server_error_ratio"})], ids=["slow", "failing"]
+    ("shown", "signals"), [(SLOW, set(SLOW)), (FAILING, {"failed_ratio"})], ids=["slow", "failing"]
 )
 def test_a_bad_node_is_found_ten_seconds_after_it_shows_with_a_minute_of_past(
     shown: Mapping[str, float], signals: set[str]
@@ -149,7 +149,7 @@ def test_trouble_does_not_become_normal_while_it_lasts() -> None:
 
 
 # What the demo shows of a node that fails a third of its requests: it fails fast, so that the gateway sends it more.
-FAILING_A_THIRD = {"server_error_ratio": 0.34, "request_rate": 6.3}
+FAILING_A_THIRD = {"failed_ratio": 0.34, "request_rate": 6.3}
 
 
 @pytest.mark.parametrize("lasting", [20.0, 30.0, 45.0, 90.0, 180.0])
@@ -157,7 +157,7 @@ def test_a_node_that_turns_bad_soon_after_the_window_begins_stays_found(lasting:
     """After 25 s of past, for as long as it lasts: its own bad samples are not taken for usual."""
     young = Fleet(seconds=25 + lasting, nodes=THREE, change=during(lasting - STEP, 0, "node-1", FAILING_A_THIRD))
     [finding] = young.found()
-    assert (finding.node, finding.signal, finding.expected) == ("node-1", "server_error_ratio", 0.0)
+    assert (finding.node, finding.signal, finding.expected) == ("node-1", "failed_ratio", 0.0)
 
 
 def test_a_node_that_was_slower_from_the_start_is_like_that() -> None:
@@ -184,7 +184,7 @@ def surge(_node: str, signal: str, ago: float) -> float | None:
 
 
 FLUSHED = {"cache_hit_ratio": 0.1, "latency_p99": 1.2, "running": 5.0, "engine_steps_rate": 45.0}
-DRAINED = {"draining": 1.0, "server_error_ratio": 1.0, "request_rate": 0.5}
+DRAINED = {"draining": 1.0, "failed_ratio": 1.0, "request_rate": 0.5}
 TAKES_OVER = {"request_rate": 10.0, "latency_p99": 1.2, "queue_depth": 9.0, "queue_age": 0.9, "ttft_p95": 0.5}
 IDLE_PEER = {"request_rate": 0.0, "latency_p99": float("nan"), "queue_depth": 0.0}
 
@@ -213,9 +213,7 @@ def slower_by_design(node: str, signal: str, ago: float) -> float | None:
             id="a peer that gets no requests",
         ),
         pytest.param(during(40, 0, "node-1", {"latency_p99": 0.1, "ttft_p95": 0.01}), id="a node that got better"),
-        pytest.param(
-            during(40, 0, "node-1", {"request_rate": 0.1, "server_error_ratio": 1.0}), id="one failed request"
-        ),
+        pytest.param(during(40, 0, "node-1", {"request_rate": 0.1, "failed_ratio": 1.0}), id="one failed request"),
         pytest.param(during(40, 0, "node-1", {"request_rate": 0.2, "latency_p99": 2.0}), id="two slow requests"),
     ],
 )

@@ -214,14 +214,17 @@ def test_a_mute_detector_holds_only_what_it_reported() -> None:
     assert closed.state is State.CLOSED
 
 
-def test_what_cannot_be_said_of_one_node_holds_no_other() -> None:
+def test_what_cannot_be_said_of_one_node_or_signal_holds_no_other() -> None:
     """A node that was scaled in has no samples any more, and its detector has nothing against its neighbours' recovery."""
     quiet = b.incident(quiet_since=START)
     source = quiet.sources[0]
     elsewhere = {correlate.Voice("chat", source, "node-b"): "too few samples"}
     closed, _ = only(run((), [quiet], now=later(99), mute=elsewhere))
     assert closed.state is State.CLOSED
-    here = {correlate.Voice("chat", source, "node-a"): "too few samples"}
+    other = {correlate.Voice("chat", source, signal="latency_p99"): "signal is unknown"}
+    closed, _ = only(run((), [quiet], now=later(99), mute=other))
+    assert closed.state is State.CLOSED
+    here = {correlate.Voice("chat", source, "node-a", quiet.finding.signal): "too few samples"}
     assert "cannot speak: too few samples" in run((), [quiet], now=later(99), mute=here).held["inc_1"]
 
 

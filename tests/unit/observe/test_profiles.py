@@ -15,6 +15,7 @@ CANONICAL = [
     "success_ratio",
     "client_error_rate",
     "server_error_ratio",
+    "failed_ratio",
     "rejected_rate",
     "premium_latency_p99",
     "premium_rejected_ratio",
