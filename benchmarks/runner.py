@@ -35,8 +35,33 @@ class Context:
     say: Callable[[str], None]
 
 
-# Empty until the first figure is worth keeping; a benchmark is added together with the module that measures it.
-BENCHMARKS: Mapping[str, Benchmark] = {}
+# A benchmark is added together with the module that measures it.
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "forecast": Benchmark(
+        "benchmarks.forecast",
+        "error and bounds of forecasts of real request rates, against the last value and plain Prophet",
+        (
+            "series",
+            "ratio_15m",
+            "ratio_2h",
+            "prophet_ratio_15m",
+            "prophet_ratio_2h",
+            "coverage",
+            "coverage_min",
+            "coverage_max",
+            "pinball90",
+            "cpu_s",
+            "gate_closed",
+        ),
+        needs_data=True,
+    ),
+    "leaks": Benchmark(
+        "benchmarks.leaks",
+        "false alarms of the leak detector on real pods, and how soon it finds 2 % an hour",
+        ("pods", "false_per_pod_day", "found_ratio", "minutes_2pct"),
+        needs_data=True,
+    ),
+}
 
 
 def main(arguments: Sequence[str], benchmarks: Mapping[str, Benchmark] = BENCHMARKS) -> int:

@@ -40,7 +40,9 @@ def write_past(folder: Path) -> None:
             ]
         count += rate_at(second // 60) * 15
     text = folder / "past.txt"
-    text.write_text("".join([lines[0], *sorted(lines[1:], key=lambda line: line.rpartition(" ")[2]), "# EOF\n"]), encoding="utf-8")
+    text.write_text(
+        "".join([lines[0], *sorted(lines[1:], key=lambda line: line.rpartition(" ")[2]), "# EOF\n"]), encoding="utf-8"
+    )
     real.run_tool("promtool", "tsdb", "create-blocks-from", "openmetrics", text, folder / "data")
 
 
