@@ -7,7 +7,8 @@ signal that is unknown, holds the incident. Only a target that was taken away fo
 Topology rule: trouble of one node explains trouble of its whole service. A service-wide incident about errors or
 latency, or of the same fault class, names the node's incident as its probable cause and is not acted on while that
 one is being handled; acting on both would do the same work twice. Overload is the exception: busy nodes do not explain
-an overloaded service.
+an overloaded service. It is the other way round: while a service is reported overloaded, waiting and slowness of one of
+its nodes are load; restarting it would take capacity away where there is too little.
 """
 
 import dataclasses
@@ -25,6 +26,8 @@ from controlplane.engine import words
 
 # What a user of the service feels; everything else is a cause of its own.
 _SYMPTOMS = frozenset({fnd.FaultClass.ERRORS, fnd.FaultClass.LATENCY})
+# What load explains on a node; errors and a halted engine are its own.
+_LOAD_SIGNALS = frozenset({"queue_age", "queue_depth", "latency_p99", "ttft_p95", "inter_token_latency_p95"})
 _HANDLED = frozenset({inc.IncidentState.OPEN, inc.IncidentState.ACTING, inc.IncidentState.VERIFYING})
 # A node that crashed with its machine leaves the targets too, and comes back within minutes. One that is not back after
 # an hour was taken away, and its incident would stay open, and people told of it, for ever.
@@ -107,10 +110,11 @@ def correlate(
 
 
 def cause_of(incident: inc.Incident, others: Sequence[inc.Incident]) -> inc.Incident | None:
-    """Return the node's incident that probably explains this service-wide one: the worst, then the oldest."""
-    if incident.key.node:
-        return None
-    causes = [other for other in others if _explains(other, incident)]
+    """Return the incident that probably explains this one, the worst, then the oldest: a node's explains its service's,
+    and an overload of the service what its nodes seem to suffer from.
+    """
+    explains = _overloads if incident.key.node else _explains
+    causes = [other for other in others if explains(other, incident)]
     return min(causes, key=lambda other: (-other.severity.rank, other.opened_at, other.id), default=None)
 
 
@@ -123,6 +127,14 @@ def _explains(cause: inc.Incident, symptom: inc.Incident) -> bool:
         return True
     # Under overload every node is busy: that is the service's trouble seen from within, not its cause.
     return symptom.key.fault is cause.key.fault and symptom.key.fault is not fnd.FaultClass.OVERLOAD
+
+
+def _overloads(cause: inc.Incident, symptom: inc.Incident) -> bool:
+    if cause.key.node or cause.key.service != symptom.key.service or cause.key.fault is not fnd.FaultClass.OVERLOAD:
+        return False
+    if cause.is_final or cause.quiet_since is not None:
+        return False
+    return symptom.key.fault is fnd.FaultClass.BAD_NODE and symptom.finding.signal in _LOAD_SIGNALS
 
 
 def _by_key(findings: Sequence[fnd.Finding]) -> dict[inc.IncidentKey, list[fnd.Finding]]:

@@ -214,6 +214,27 @@ def test_a_mute_detector_holds_only_what_it_reported() -> None:
     assert closed.state is State.CLOSED
 
 
+@pytest.mark.parametrize(
+    ("signal", "overload", "is_explained"),
+    [
+        ("queue_age", {}, True),
+        ("latency_p99", {"state": State.VERIFYING}, True),
+        ("failed_ratio", {}, False),
+        ("engine_steps_rate", {}, False),
+        ("queue_age", {"quiet_since": START}, False),
+        ("queue_age", {"state": State.CLOSED}, False),
+    ],
+)
+def test_overload_explains_a_waiting_node_and_no_failing_one(
+    signal: str, overload: dict[str, Any], is_explained: bool
+) -> None:
+    """Restarting a busy node would take capacity away; one that fails or hangs is repaired whatever the load."""
+    node = b.incident(finding=b.finding(kind=fnd.FaultClass.BAD_NODE, signal=signal))
+    service = b.incident("inc_2", **overload, finding=b.finding(kind=fnd.FaultClass.OVERLOAD, node=""))
+    cause = correlate.cause_of(node, [node, service])
+    assert (cause is service) is is_explained
+
+
 def test_what_cannot_be_said_of_one_node_or_signal_holds_no_other() -> None:
     """A node that was scaled in has no samples any more, and its detector has nothing against its neighbours' recovery."""
     quiet = b.incident(quiet_since=START)
