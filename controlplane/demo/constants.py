@@ -36,10 +36,10 @@ PENDING_REQUESTS = 20
 # The hot pool is the fleet; repairs may leave one node of it. A spare is started for so many requests that wait.
 MIN_READY = 1
 COLD_QUEUE = 30
-# A node computes four answers of eight tokens in 0.34 s.
+# A node computes four answers of eight tokens in 0.34 s, and has little to spare beyond ten a second.
 CAPACITY = {
-    "requests_per_second_per_node": 11,
-    "headroom_ratio": 0.15,
+    "requests_per_second_per_node": 10,
+    "headroom_ratio": 0.1,
     "cold_start": "60s",
     "shrink_after": "15s",
     "give_up": "120s",
