@@ -1,8 +1,8 @@
 """How much each member of the forecast counts, and how wide the bounds are: both from what was foretold and came.
 
-Called by the forecast. Members are weighed by the inverse cube of their error, for near and far leads apart, and apart
-again where a calendar event is on (now or then): there the last value is hopeless and the shape is not. Bounds are
-conformal: quantiles of past errors over sqrt(forecast x level), since errors grow with the rate but not as fast.
+Called by the forecast. Members are weighed by the inverse fourth power of their error, for near and far leads apart,
+and apart again where a calendar event is on (now or then): there the last value is hopeless and the shape is not. Bounds
+are conformal: quantiles of past errors over sqrt(forecast x level), since errors grow with the rate but not as fast.
 
 Arrays are (origins, leads), of members (members, origins, leads). Pure; imports numpy at the top.
 """
@@ -17,15 +17,17 @@ from detectors import rates
 
 # Leads up to these many seconds are weighed and bounded together; the last group has no end.
 _GROUP_ENDS = (300.0, 1_200.0, 3_600.0)
-# 1 is the plain inverse error. The cube was best on requests of language models and of the web, 4 did no better.
-_POWER = 3.0
+# 1 is the plain inverse error. On requests of language models and of the web each step up to 3 helped, 4 a little more.
+_POWER = 4.0
 _FEWEST_PAIRS = 8
 _FEWEST_FOR_BOUNDS = 30
 # Each half of the held-out origins is judged with what the other half taught, in this many alternating blocks.
 _NUM_BLOCKS = 4
 # A forecast of nothing still has bounds as wide as for this share of the usual level.
 _FLOOR = 0.02
-_LOW, _HIGH = 0.1, 0.9
+# The errors of one day vary less than those of the days after it: these quantiles hold four fifths of what comes later
+# (measured: 80 %, and 75 to 83 % by series; the plain 0.1 and 0.9 hold 78 %).
+_LOW, _HIGH = 0.09, 0.91
 _TINY = 1e-12
 # Regimes: no event on, or one on at the origin or at the target.
 _NUM_REGIMES = 2
@@ -73,10 +75,24 @@ def stack(said: Mapping[str, rates.Floats], names: Sequence[str]) -> rates.Float
 
 
 def tune(pairs: Pairs, lead_groups: rates.Numbers, offset: float, level: float) -> Tuning:
-    """Return weights from all pairs, and bounds from errors that each half of them made with the other half's weights."""
-    crossed = _crossed(pairs, lead_groups, offset)
-    low, high = _quantiles(_errors(pairs.truth, crossed, level), pairs.regimes, lead_groups)
-    return Tuning(pairs.names, _weigh(pairs, lead_groups, offset), low, high, offset, level)
+    """Return weights from all pairs, and bounds from errors that each half of them made with the other half's weights.
+
+    Where the ensemble was no better than the last value, the last value alone is what counts.
+    """
+    weights, used = _weigh(pairs, lead_groups, offset), _crossed(pairs, lead_groups, offset)
+    last = np.exp(pairs.said[-1]) - offset
+    for regime in range(_NUM_REGIMES):
+        for group in range(weights.shape[2]):
+            here = (pairs.regimes == regime) & (lead_groups == group) & ~np.isnan(pairs.truth)
+            if here.any() and not _is_better(pairs.truth[here], used[here], last[here]):
+                weights[:, regime, group] = np.eye(len(pairs.names))[-1]
+                used[here] = last[here]
+    low, high = _quantiles(_errors(pairs.truth, used, level), pairs.regimes, lead_groups)
+    return Tuning(pairs.names, weights, low, high, offset, level)
+
+
+def _is_better(truth: rates.Floats, one: rates.Floats, other: rates.Floats) -> bool:
+    return bool(np.abs(one - truth).sum() < np.abs(other - truth).sum())
 
 
 def combine(

@@ -116,10 +116,19 @@ def pairs(said: np.ndarray, truth: np.ndarray, regimes: np.ndarray | None = None
 
 
 def test_the_better_member_counts_more():
-    """By the cube of its error: half as wrong is eight times the weight."""
+    """By the fourth power of its error: half as wrong is sixteen times the weight."""
     truth = np.full((50, 2), 10.0)
     found = ensemble.tune(pairs(np.stack([truth + 1, truth + 2]), truth), ensemble.groups(2, 300.0), 0.0, 10.0)
-    np.testing.assert_allclose(found.weights[:, 0, 0], [8 / 9, 1 / 9])
+    np.testing.assert_allclose(found.weights[:, 0, 0], [16 / 17, 1 / 17])
+
+
+def test_what_is_no_better_than_the_last_value_gives_way_to_it():
+    """Members that were lucky in one half and wrong in the other are not mixed in at all."""
+    truth = np.full((80, 2), 10.0)
+    turns = (np.arange(80) // 20 % 2 == 0)[:, np.newaxis]
+    lucky = np.where(turns, 10.0, 20.0) * np.ones((80, 2))
+    found = ensemble.tune(pairs(np.stack([lucky, truth + 1.0]), truth), ensemble.groups(2, 300.0), 0.0, 10.0)
+    assert found.weights[:, 0, 0].tolist() == [0.0, 1.0]
 
 
 def test_a_member_that_says_nothing_is_passed_over():
