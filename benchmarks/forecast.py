@@ -1,7 +1,7 @@
 """Benchmark `forecast`: the error of forecasts over rolling origins, against the last value and plain Prophet.
 
 Reads request rates wherever they lie below the folder, known by their columns (the data's own README tells them). Each
-series is cut at 32 instants of its last week; the product's fit sees at most 14 days before one, and foretells two hours
+series is cut at 48 instants of its last week; the product's fit sees at most 14 days before one, and foretells two hours
 from there, and from 20 and 40 minutes later, since a fit serves for an hour. Series shorter than four days are left out.
 Judged are the rates in bins of five minutes, or of the data's own length where that is longer: 15 minutes ahead (one
 bin, the first that ends no sooner), and all bins of the two hours. Prophet as it comes is fitted at every sixth cut and
@@ -34,7 +34,7 @@ Floats = npt.NDArray[np.float64]
 DAY_SECONDS = 86_400
 HISTORY_SECONDS = 14 * DAY_SECONDS
 ORIGINS_SECONDS = 7 * DAY_SECONDS
-NUM_FITS = 32
+NUM_FITS = 48
 # Half of it is history for the first forecast, and a day is learned from two.
 SHORTEST_SECONDS = 4 * DAY_SECONDS
 # After each fit: as the product forecasts with a fit that is up to an hour old.
