@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from controlplane.capacity import phrases
+from controlplane import phrases
 from controlplane.domain import services
 
 # One start may have been lucky; of three the slowest is a fair guess of what nine in ten stay below.

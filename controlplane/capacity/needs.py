@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from controlplane.capacity import node_capacity, phrases, supply
+from controlplane import phrases
+from controlplane.capacity import node_capacity, supply
 from controlplane.domain import capacity, forecasts, services
 from controlplane.domain import signals as sig
 

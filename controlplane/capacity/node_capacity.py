@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from controlplane.capacity import phrases
+from controlplane import phrases
 from controlplane.domain import services, windows
 
 RATE, LATENCY, ERRORS, DEGRADED = "request_rate", "latency_p99", "server_error_ratio", "degradation_level"

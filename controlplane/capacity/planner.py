@@ -20,7 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from controlplane.capacity import needs, node_capacity, pace, phrases, placing, supply
+from controlplane import phrases
+from controlplane.capacity import needs, node_capacity, pace, placing, supply
 from controlplane.domain import capacity, forecasts, services, windows
 from controlplane.domain import signals as sig
 

@@ -7,7 +7,7 @@ neither can speak. Pure.
 
 from collections.abc import Iterator, Sequence
 
-from controlplane.capacity import phrases
+from controlplane import phrases
 from controlplane.domain import capacity
 from controlplane.domain import findings as fnd
 

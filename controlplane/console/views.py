@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from controlplane import phrases
 from controlplane.domain import outcomes, plans, runs
 from controlplane.engine import words
 from controlplane.runs import redaction
@@ -75,7 +76,7 @@ def state(
     return State(
         run=run,
         age=age(run.created_at, now),
-        took=words.duration(max(0.0, (run.ended_at - run.created_at).total_seconds())) if run.ended_at else "",
+        took=phrases.duration(max(0.0, (run.ended_at - run.created_at).total_seconds())) if run.ended_at else "",
         steps=tuple(_step(step, events) for step in run.plan.steps),
         awaited=_awaited(run.plan.verify),
         judged=_said(judged[-1]) if judged else "",
@@ -85,7 +86,7 @@ def state(
 
 def age(since: datetime, now: datetime) -> str:
     """Return how long ago something was; a clock that stepped back makes it now."""
-    return words.duration(float(max(0, int((now - since).total_seconds()))))
+    return phrases.duration(float(max(0, int((now - since).total_seconds()))))
 
 
 def _step(step: plans.PlannedStep, events: Sequence[runs.RunEvent]) -> Step:
@@ -104,7 +105,7 @@ def _call(action: str, params: Mapping[str, outcomes.Json]) -> str:
 def _awaited(verify: plans.VerifySpec | None) -> str:
     if verify is None:
         return "Nothing is verified afterwards: the runbook names no signals."
-    within, hold = words.duration(verify.within_seconds), words.duration(verify.hold_seconds)
+    within, hold = phrases.duration(verify.within_seconds), phrases.duration(verify.hold_seconds)
     return f"{', '.join(verify.signals)} must recover within {within} and hold for {hold}."
 
 

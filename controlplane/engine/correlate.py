@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from controlplane import phrases
 from controlplane.domain import findings as fnd
 from controlplane.domain import incidents as inc
 from controlplane.domain import signals as sig
@@ -205,15 +206,15 @@ def _quiet(level: Level, before: inc.Incident, quiet_seconds: float, held: dict[
         held[before.id] = f"held: no source reports it, but {unknown}; unknown data never closes an incident"
         return _unquiet(level, before, unknown)
     if before.quiet_since is None:
-        held[before.id] = f"quiet: no source reports it; ends by itself in {words.duration(quiet_seconds)}"
+        held[before.id] = f"quiet: no source reports it; ends by itself in {phrases.duration(quiet_seconds)}"
         quiet = dataclasses.replace(before, quiet_since=level.now, updated_at=level.now)
         return Change(quiet, f"quiet: no longer reported by {', '.join(before.sources)}")
     # A clock that stepped back makes this negative: then the incident stays a little longer, which is safe.
     lasted = max(0.0, (level.now - before.quiet_since).total_seconds())
     if before.state in _ENDS_BY_ITSELF and lasted >= quiet_seconds:
         return _end(level, before, lasted)
-    left = words.duration(max(0.0, quiet_seconds - lasted))
-    held[before.id] = f"quiet for {words.duration(lasted)}; ends by itself in {left}"
+    left = phrases.duration(max(0.0, quiet_seconds - lasted))
+    held[before.id] = f"quiet for {phrases.duration(lasted)}; ends by itself in {left}"
     return Change(before, "")
 
 
@@ -234,13 +235,13 @@ def _outlive(level: Level, before: inc.Incident, gone: str, held: dict[str, str]
     since = before.gone_since or level.now
     lasted = max(0.0, (level.now - since).total_seconds())
     if lasted < GONE_SECONDS:
-        held[before.id] = f"held: {gone}; ends when that has lasted {words.duration(GONE_SECONDS)}"
+        held[before.id] = f"held: {gone}; ends when that has lasted {phrases.duration(GONE_SECONDS)}"
         after = dataclasses.replace(before, gone_since=since, quiet_since=None, updated_at=level.now)
         return Change(after, "" if before.gone_since else held[before.id])
     if before.state in _ENDS_BY_ITSELF:
-        return _close(level, before, f"closed: {gone}, for {words.duration(lasted)}")
+        return _close(level, before, f"closed: {gone}, for {phrases.duration(lasted)}")
     # Its run is final or will be, and then quiet is what `follow` waits for.
-    held[before.id] = f"quiet: {gone}, for {words.duration(lasted)}"
+    held[before.id] = f"quiet: {gone}, for {phrases.duration(lasted)}"
     if before.quiet_since is not None:
         return Change(before, "")
     return Change(dataclasses.replace(before, quiet_since=level.now, updated_at=level.now), held[before.id])
@@ -256,7 +257,7 @@ def _unquiet(level: Level, before: inc.Incident, unknown: str) -> Change:
 def _end(level: Level, before: inc.Incident, lasted: float) -> Change:
     """Close an incident that nothing of ours ended; a verdict of an earlier run stays on it."""
     how = "ended by itself" if before.run_id is None else "ended"
-    return _close(level, before, f"closed: {how}, quiet for {words.duration(lasted)}")
+    return _close(level, before, f"closed: {how}, quiet for {phrases.duration(lasted)}")
 
 
 def _close(level: Level, before: inc.Incident, sentence: str) -> Change:

@@ -11,7 +11,7 @@ the search: the policies behind it were written for what its author thought it w
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from controlplane import expressions
+from controlplane import expressions, phrases
 from controlplane.domain import capacity, errors, outcomes, plans, policies, ports, runs
 from controlplane.domain import incidents as inc
 from controlplane.engine import words
@@ -155,13 +155,13 @@ def _request(incident: inc.Incident, policy: policies.Policy, inputs: Mapping[st
 
 
 def _spent(incident: inc.Incident, policy: policies.Policy) -> outcomes.Hold:
-    tried = f"{policy.runbook} was tried {words.count(incident.attempts, 'time')} on {_target(incident)}"
+    tried = f"{policy.runbook} was tried {phrases.count(incident.attempts, 'time')} on {_target(incident)}"
     said = f"{tried} and the trouble is still reported; policy {policy.name} allows {policy.guard.max_attempts}"
     return outcomes.Hold(outcomes.HoldReason.ATTEMPTS_SPENT, said)
 
 
 def _holding(policy: policies.Policy, true_for_seconds: float) -> outcomes.Hold:
-    lasted, needed = words.duration(true_for_seconds), words.duration(policy.hold_seconds)
+    lasted, needed = phrases.duration(true_for_seconds), phrases.duration(policy.hold_seconds)
     said = f"held: policy {policy.name} has matched for {lasted} and asks for {needed}"
     return outcomes.Hold(outcomes.HoldReason.HOLDING, said)
 

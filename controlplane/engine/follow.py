@@ -14,9 +14,9 @@ import dataclasses
 from dataclasses import dataclass
 from datetime import datetime
 
+from controlplane import phrases
 from controlplane.domain import incidents as inc
 from controlplane.domain import outcomes, runs
-from controlplane.engine import words
 
 _UNCURED = frozenset({outcomes.Verdict.NOT_RECOVERED, outcomes.Verdict.WORSE})
 
@@ -115,14 +115,14 @@ def _settle(
 
 
 def _reopen(incident: inc.Incident, run: runs.Run, now: datetime, lasted: float) -> Followed:
-    still = f"{', '.join(incident.sources)} still reports it {words.duration(lasted)} after {_name(run)} ended"
+    still = f"{', '.join(incident.sources)} still reports it {phrases.duration(lasted)} after {_name(run)} ended"
     return _moved(incident, inc.IncidentState.OPEN, f"open again: {still}", now, verdict=None)
 
 
 def _await_quiet(incident: inc.Incident, run: runs.Run, now: datetime, *, is_reported: bool, left: float) -> Followed:
     done = "verified" if run.verdict is outcomes.Verdict.RECOVERED else "done"
     waiting = (
-        f"waits up to {words.duration(left)} for {', '.join(incident.sources)} to resolve"
+        f"waits up to {phrases.duration(left)} for {', '.join(incident.sources)} to resolve"
         if is_reported
         else "waits until it is known whether its sources are quiet"
     )

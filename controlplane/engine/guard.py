@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from controlplane import expressions
+from controlplane import expressions, phrases
 from controlplane.domain import alerting, errors, outcomes, plans, policies, runs, services, windows
 from controlplane.domain import incidents as inc
 from controlplane.domain import signals as sig
@@ -147,7 +147,7 @@ def _what_is_unknown(plan: plans.Plan, context: Context) -> tuple[str, dict[str,
     age = (context.now - context.view.at).total_seconds()
     numbers: dict[str, outcomes.Json] = {"view_age_seconds": round(age, 3), "max_age_seconds": MAX_VIEW_AGE_SECONDS}
     if age > MAX_VIEW_AGE_SECONDS:
-        return f"the newest view of the fleet is {words.duration(age)} old", numbers
+        return f"the newest view of the fleet is {phrases.duration(age)} old", numbers
     view = context.view.services.get(plan.request.service)
     if view is None:
         return f"service {plan.request.service} is not in the fleet view", numbers
@@ -193,7 +193,7 @@ def _silence(plan: plans.Plan, context: Context) -> outcomes.GateAnswer:
     gate, silences = outcomes.Gate.SILENCE, context.silences
     age = None if silences is None else (context.now - silences.read_at).total_seconds()
     if silences is None or age is None or age > MAX_SILENCES_AGE_SECONDS:
-        how = "were never read" if age is None else f"were last read {words.duration(age)} ago"
+        how = "were never read" if age is None else f"were last read {phrases.duration(age)} ago"
         if _is_risky(plan):
             return _deny(gate, f"the silences {how}, so whether this is maintenance is unknown", age_seconds=age)
         return _pass(gate, f"the silences {how}; nothing is destroyed, so this passes", age_seconds=age)
@@ -258,7 +258,7 @@ def _cooldown(plan: plans.Plan, context: Context) -> outcomes.GateAnswer:
     )
     if newest is None:
         return _pass(gate, f"{plan.request.runbook} has not acted on {plan.target} lately", cooldown_seconds=cooldown)
-    ago = words.duration(newest.seconds_ago)
+    ago = phrases.duration(newest.seconds_ago)
     said = f"{plan.request.runbook} acted on {plan.target} {ago} ago (run {newest.run.id})"
     numbers: dict[str, outcomes.Json] = {
         "seconds_ago": round(newest.seconds_ago, 3),
@@ -266,9 +266,9 @@ def _cooldown(plan: plans.Plan, context: Context) -> outcomes.GateAnswer:
         "run": newest.run.id,
     }
     if newest.seconds_ago >= cooldown:
-        return _pass(gate, f"{said}, cooldown {words.duration(cooldown)} is over", **numbers)
-    left = words.duration(cooldown - newest.seconds_ago)
-    return _deny(gate, f"{said}, cooldown {words.duration(cooldown)}; {left} left", **numbers)
+        return _pass(gate, f"{said}, cooldown {phrases.duration(cooldown)} is over", **numbers)
+    left = phrases.duration(cooldown - newest.seconds_ago)
+    return _deny(gate, f"{said}, cooldown {phrases.duration(cooldown)}; {left} left", **numbers)
 
 
 def _is_same_deed(run: runs.Run, plan: plans.Plan) -> bool:
@@ -282,7 +282,7 @@ def _rate_limit(plan: plans.Plan, context: Context) -> outcomes.GateAnswer:
     recent = {ran.run.id for ran in context.history if ran.seconds_ago < RATE_WINDOW_SECONDS and _counts(ran.run, plan)}
     recent.update(run.id for run in context.unfinished if _counts(run, plan))
     who = f"policy {request.policy}" if request.policy else "people"
-    said = f"{who} ran {request.runbook} {words.count(len(recent), 'time')} in the last hour"
+    said = f"{who} ran {request.runbook} {phrases.count(len(recent), 'time')} in the last hour"
     numbers: dict[str, outcomes.Json] = {"runs": len(recent), "max_per_hour": request.limits.max_per_hour}
     if len(recent) < request.limits.max_per_hour:
         return _pass(gate, f"{said}, at most {request.limits.max_per_hour}", **numbers)
@@ -318,12 +318,12 @@ def _blast_radius(plan: plans.Plan, context: Context) -> outcomes.GateAnswer:
         return _pass(gate, "the nodes it takes out are out already", **fleet.numbers)
     if len(fleet.out) > fleet.allowed:
         names = ", ".join(sorted(fleet.out))
-        said = f"{words.count(len(fleet.out), 'node')} of {fleet.units} would be unavailable ({names})"
+        said = f"{phrases.count(len(fleet.out), 'node')} of {fleet.units} would be unavailable ({names})"
         return _deny(gate, f"{said}, at most {fleet.allowed} may be", **fleet.numbers)
     if fleet.units - len(fleet.out) < fleet.min_ready:
-        left = words.count(fleet.units - len(fleet.out), "node")
+        left = phrases.count(fleet.units - len(fleet.out), "node")
         return _deny(gate, f"{left} would stay ready, the pools need {fleet.min_ready}", **fleet.numbers)
-    said = f"{len(fleet.out)} of {words.count(fleet.units, 'node')} would be unavailable"
+    said = f"{len(fleet.out)} of {phrases.count(fleet.units, 'node')} would be unavailable"
     return _pass(gate, f"{said}, at most {fleet.allowed} may be", **fleet.numbers)
 
 

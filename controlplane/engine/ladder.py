@@ -10,9 +10,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from controlplane import phrases
 from controlplane.domain import policies, rungs, services, windows
 from controlplane.domain import signals as sig
-from controlplane.engine import words
 
 MAX_RELAPSES = 3
 # A climb this many waits after coming down is a new surge, not a relapse.
@@ -122,12 +122,12 @@ def propose(memory: Memory, pressed: Pressure, now: float, pace: policies.Ladder
         return Stay(f"pressure {pressed.value:.2f}, {pressed.sentence}; climbs from {pace.up_above:g} on")
     wait = relief_seconds(memory, pace)
     if memory.low_since is None:
-        said = f"comes down when pressure stays below {pace.down_below:g} for {words.duration(wait)}"
+        said = f"comes down when pressure stays below {pace.down_below:g} for {phrases.duration(wait)}"
         return Stay(f"{pressed.sentence}; {said}")
     lasted = now - memory.low_since
     if lasted < wait:
-        return Stay(f"{pressed.sentence}; comes down in {words.duration(wait - lasted)} if pressure stays away")
-    return Step(memory.rung - 1, f"pressure was below {pace.down_below:g} for {words.duration(lasted)}")
+        return Stay(f"{pressed.sentence}; comes down in {phrases.duration(wait - lasted)} if pressure stays away")
+    return Step(memory.rung - 1, f"pressure was below {pace.down_below:g} for {phrases.duration(lasted)}")
 
 
 def relief_seconds(memory: Memory, pace: policies.Ladder) -> float:
@@ -141,8 +141,8 @@ def _up(memory: Memory, pressed: Pressure, now: float, since: float, pace: polic
     settle = pace.settle_seconds if memory.rung else 0.0
     left = max(since + pace.up_after_seconds, memory.changed_at + settle) - now
     if left > 0:
-        return Stay(f"{pressed.sentence}; climbs in {words.duration(left)} if that lasts")
-    return Step(memory.rung + 1, f"{pressed.sentence} for {words.duration(now - since)}")
+        return Stay(f"{pressed.sentence}; climbs in {phrases.duration(left)} if that lasts")
+    return Step(memory.rung + 1, f"{pressed.sentence} for {phrases.duration(now - since)}")
 
 
 def _moved(memory: Memory, rung: int, now: float, pace: policies.Ladder) -> Memory:
@@ -157,4 +157,4 @@ def _moved(memory: Memory, rung: int, now: float, pace: policies.Ladder) -> Memo
 
 def describe(standing: rungs.Standing, memory: Memory, now: float, said: str) -> str:
     """Return the sentence of a service that stands on a rung."""
-    return f"degrading: {rungs.describe(standing.rung)} for {words.duration(now - memory.changed_at)}; {said}"
+    return f"degrading: {rungs.describe(standing.rung)} for {phrases.duration(now - memory.changed_at)}; {said}"

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from controlplane import phrases
 from controlplane.capacity import cold_start, gate, node_capacity, planner, track
 from controlplane.domain import capacity, errors, forecasts, outcomes, ports, runs, services, windows
-from controlplane.engine import words
 from detectors import forecast as forecasting
 
 # The runbook whose steps say how long nodes took until they were ready.
@@ -113,9 +113,10 @@ class Provisioner:
                 continue
             try:
                 said.append(await self._refit(self._managed[name], memory))
-            except errors.DsctlError as error:
+            except Exception as error:  # noqa: BLE001 - one service's fit must not cost the others theirs
+                reason = str(error) if isinstance(error, errors.DsctlError) else repr(error)
                 memory.due_at = self._clock.monotonic() + _RETRY_SECONDS
-                said.append(f"{name}: not fitted: {error}; tried again in {words.duration(_RETRY_SECONDS)}")
+                said.append(f"{name}: not fitted: {reason}; tried again in {phrases.duration(_RETRY_SECONDS)}")
         return said
 
     async def _outlook(self, name: str, view: windows.FleetView | None, now: datetime) -> capacity.Outlook:
@@ -164,7 +165,10 @@ class Provisioner:
         history = await self._sources.demand.history(service.name, start, now, step)
         fitted = await self._sources.fitter.fit(self._request(service, memory, history, now))
         if isinstance(fitted, forecasts.NoForecast):
-            memory.fitted, memory.unfitted = None, fitted
+            # A fit that failed takes nothing from the one before, whose shape reaches further than one refit.
+            if fitted.reason is not forecasts.NoForecastReason.FAILED:
+                memory.fitted = None
+            memory.unfitted = fitted
             memory.due_at = self._clock.monotonic() + min(_UNFIT_RETRY_SECONDS, self._pace.refit_seconds)
             return f"{service.name}: {_learned(memory.learned)}; no forecast: {fitted}"
         memory.fitted, memory.unfitted = fitted, None

@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from controlplane import phrases
 from controlplane.domain import errors, outcomes, plans, services, windows
 from controlplane.domain import signals as sig
-from controlplane.engine import words
 
 # The shipped rules and profiles look back 30 to 60 s; after that a sample says nothing of the time before.
 SETTLE_SECONDS = 60.0
@@ -261,26 +261,26 @@ def _scale(limit: sig.Limit) -> float:
 def _recovered(case: Case, tracks: Sequence[_Track]) -> outcomes.Judged:
     details = "; ".join(_trend(track) for track in tracks)
     return _judged(
-        case, tracks, outcomes.Verdict.RECOVERED, f"recovered: {details}, for {words.duration(case.hold_seconds)}"
+        case, tracks, outcomes.Verdict.RECOVERED, f"recovered: {details}, for {phrases.duration(case.hold_seconds)}"
     )
 
 
 def _not_recovered(case: Case, tracks: Sequence[_Track]) -> outcomes.Judged:
     short = next(track for track in tracks if _held_seconds(case, track) < case.hold_seconds)
-    since = words.duration((case.now - case.acted_at).total_seconds())
+    since = phrases.duration((case.now - case.acted_at).total_seconds())
     said = f"not recovered {since} after the action: {_trend(short)}"
     if held := _held_seconds(case, short):
-        said += f", inside for {words.duration(held)} of {words.duration(case.hold_seconds)}"
+        said += f", inside for {phrases.duration(held)} of {phrases.duration(case.hold_seconds)}"
     return _judged(case, tracks, outcomes.Verdict.NOT_RECOVERED, said)
 
 
 def _watch(case: Case, tracks: Sequence[_Track], unknown: Sequence[_Track], held_seconds: float) -> outcomes.Watching:
     again = max(_MIN_AGAIN_SECONDS, min(case.after.step_seconds, case.seconds_left))
-    left = f"{words.duration(case.seconds_left)} left"
+    left = f"{phrases.duration(case.seconds_left)} left"
     if unknown:
         return outcomes.Watching(f"watching: {_why_unknown(case, unknown[0])}; {left}", again)
     short = min(tracks, key=lambda track: _held_seconds(case, track))
-    held = f"held {words.duration(held_seconds)} of {words.duration(case.hold_seconds)}"
+    held = f"held {phrases.duration(held_seconds)} of {phrases.duration(case.hold_seconds)}"
     return outcomes.Watching(f"watching: {_trend(short)}, {held}; {left}", again)
 
 
@@ -290,7 +290,7 @@ def _why_unknown(case: Case, track: _Track) -> str:
         return f"{name} is unknown: {track.reason}"
     if not track.after.times:
         return f"{name} has no samples since the action"
-    return f"{name} has had no sample for {words.duration(case.now.timestamp() - track.after.times[-1])}"
+    return f"{name} has had no sample for {phrases.duration(case.now.timestamp() - track.after.times[-1])}"
 
 
 def _trend(track: _Track) -> str:
@@ -305,7 +305,7 @@ def _trend(track: _Track) -> str:
 def _judged(case: Case, tracks: Sequence[_Track], verdict: outcomes.Verdict, sentence: str) -> outcomes.Judged:
     compared = any(track.control for track in tracks)
     control = (
-        f"control: {words.count(len(case.controls), 'untouched node')}"
+        f"control: {phrases.count(len(case.controls), 'untouched node')}"
         if compared
         else "no control, before and after only"
     )

@@ -9,26 +9,6 @@ from collections.abc import Mapping
 from controlplane.domain import findings as fnd
 from controlplane.domain import outcomes
 
-_MINUTE = 60.0
-_HOUR = 3600.0
-# Below this a minute and some seconds are still told apart: "1 min 30 s", but "12 min".
-_SECONDS_MATTER_BELOW = 600.0
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time as people say it.
-
-    >>> duration(0.4), duration(90), duration(750), duration(7260)
-    ('0.4 s', '1 min 30 s', '12 min', '2 h 1 min')
-    """
-    if seconds < _MINUTE:
-        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.0f} s"
-    if seconds < _HOUR:
-        minutes, rest = divmod(int(seconds), 60)
-        return f"{minutes} min {rest} s" if rest and seconds < _SECONDS_MATTER_BELOW else f"{minutes} min"
-    hours, rest = divmod(int(seconds), 3600)
-    return f"{hours} h {rest // 60} min" if rest >= _MINUTE else f"{hours} h"
-
 
 def target(service: str, node: str) -> str:
     """Return `service/node`, or the service alone."""
@@ -56,12 +36,3 @@ def trouble(finding: fnd.Finding) -> str:
         return finding.summary or f"{finding.kind} reported by {finding.source}"
     expected = "" if finding.expected is None else f" (expected {finding.expected:.4g})"
     return f"{finding.signal} is {finding.observed:.4g}{expected}"
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> count(1, "node"), count(2, "node")
-    ('1 node', '2 nodes')
-    """
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -5,7 +5,8 @@ import types
 
 import pytest
 
-from controlplane.capacity import cold_start, needs, pace, phrases
+from controlplane import phrases
+from controlplane.capacity import cold_start, needs, pace
 
 
 @pytest.mark.parametrize("module", [cold_start, needs, pace, phrases], ids=lambda module: module.__name__)

@@ -29,7 +29,7 @@ class World:
         self.runs = fakes.FakeRunStore()
         self.asked: list[tuple[datetime, datetime, int]] = []
         self.requests: list[forecasting.FitRequest] = []
-        self.answer: forecasts.NoForecast | errors.DsctlError = NO_FIT
+        self.answer: forecasting.Fitted | forecasts.NoForecast | Exception = NO_FIT
         self.is_away = False
         self.started = ("node-a", "node-b")
         self.refusal: errors.DsctlError | None = None
@@ -47,7 +47,7 @@ class World:
 
     async def fit(self, request: forecasting.FitRequest) -> forecasting.Fitted | forecasts.NoForecast:
         self.requests.append(request)
-        if isinstance(self.answer, errors.DsctlError):
+        if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
 
@@ -106,6 +106,40 @@ async def test_what_does_not_answer_is_asked_again_soon(clock: FakeClock, troubl
     assert said.startswith("chat: not fitted: ")
     clock.move(11)
     assert len(await made.refit()) == 1
+
+
+async def test_a_bug_inside_a_fit_costs_one_try(clock: FakeClock) -> None:
+    """Whatever a fit raises is named, and the other services are fitted as before."""
+    world = World(clock)
+    world.answer = KeyError("yhat")
+    made = world.provisioner()
+    (said,) = await made.refit()
+    assert said == "chat: not fitted: KeyError('yhat'); tried again in 10 s"
+    world.answer = NO_FIT
+    clock.move(11)
+    assert "no forecast" in (await made.refit())[0]
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_kept"),
+    [(forecasts.NoForecastReason.FAILED, True), (forecasts.NoForecastReason.TOO_MANY_HOLES, False)],
+)
+async def test_a_fit_that_failed_leaves_the_one_before(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch, reason: forecasts.NoForecastReason, is_kept: bool
+) -> None:
+    """A shape reaches further than one refit; a history that no longer carries one takes it back."""
+    asked: list[object] = []
+    stale = forecasts.NoForecast("chat", forecasts.NoForecastReason.STALE)
+    monkeypatch.setattr(provision.forecasting, "forecast", lambda fitted, *_: asked.append(fitted) or stale)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    world, fitted = World(clock), object.__new__(forecasting.Fitted)
+    world.answer = fitted
+    made = world.provisioner()
+    await made.refit()
+    world.answer = forecasts.NoForecast("chat", reason)
+    clock.move(PACE.refit_seconds + 1)
+    await made.refit()
+    await look(made, world)
+    assert asked == ([fitted] if is_kept else [])
 
 
 async def test_the_fit_is_asked_for_what_the_settings_and_the_service_say(clock: FakeClock) -> None:

@@ -1,4 +1,4 @@
-"""The words that the sentences about capacity are built from. Called by the rooms of this package. Pure functions."""
+"""How sentences say numbers: durations, counts, rates, shares, lists of names. Called by every room that speaks. Pure functions."""
 
 from collections.abc import Sequence
 
