@@ -4,7 +4,7 @@ from typing import Annotated
 
 import fastapi
 
-from controlplane.api import asks, guarded, wire
+from controlplane.api import asks, guarded, wire, wire_capacity
 from controlplane.api.rights import Right
 from controlplane.domain import errors, incidents, windows
 from controlplane.observe import coverage
@@ -71,7 +71,7 @@ async def list_signal_coverage(home: guarded.House) -> wire.Items[wire.SignalCov
     return wire.Items(items=[wire.SignalCoverage.model_validate(row) for row in rows])
 
 
-async def list_outlooks(home: guarded.House, service: asks.Name | None = None) -> wire.Items[wire.Outlook]:
+async def list_outlooks(home: guarded.House, service: asks.Name | None = None) -> wire.Items[wire_capacity.Outlook]:
     """What is foretold and planned for each service whose nodes dsctl may start; 503 before the first look."""
     _view(home.ticks.view())
     found = home.ticks.outlooks()
@@ -79,7 +79,7 @@ async def list_outlooks(home: guarded.House, service: asks.Name | None = None) -
         known = ", ".join(sorted(found)) or "none"
         raise errors.NotFoundError(f"capacity of service {service!r} is not planned; it is for {known}")
     kept = [one for name, one in sorted(found.items()) if service in (None, name)]
-    return wire.Items(items=[wire.Outlook.of(one) for one in kept])
+    return wire.Items(items=[wire_capacity.Outlook.of(one) for one in kept])
 
 
 def _view(view: windows.FleetView | None) -> windows.FleetView:
