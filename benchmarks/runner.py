@@ -2,7 +2,7 @@
 
 A benchmark measures, together with what it is compared with, in one run; it never judges its figures, so that it ends
 with status 0 whatever they are. Each is a module of this package with a function `measure(context)` that returns the
-figures; it is imported only when it is asked for. Plain functions; a benchmark may be whatever it needs.
+figures; it is imported only when it is asked for. A module with options of its own adds them in `add_options(parser)`. Plain functions; a benchmark may be whatever it needs.
 """
 
 import argparse
@@ -10,8 +10,9 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import cast
 
 Figure = None | bool | int | float | str | list["Figure"] | dict[str, "Figure"]
@@ -29,10 +30,11 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a benchmark is given: the folder to read data from, if any, and where to say how far it is."""
+    """What a benchmark is given: the folder to read data from, if any, where to say how far it is, its own options."""
 
     data: Path | None
     say: Callable[[str], None]
+    options: argparse.Namespace = field(default_factory=argparse.Namespace)
 
 
 # A benchmark is added together with the module that measures it.
@@ -66,7 +68,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 
 def main(arguments: Sequence[str], benchmarks: Mapping[str, Benchmark] = BENCHMARKS) -> int:
     """Run what the command line asks for; 0 when it ran, 2 when the question was wrong."""
-    options = _parser(benchmarks).parse_args(arguments)
+    options, own = _parser(benchmarks).parse_known_args(arguments)
     if options.list:
         _list(benchmarks)
         return 0
@@ -77,8 +79,9 @@ def main(arguments: Sequence[str], benchmarks: Mapping[str, Benchmark] = BENCHMA
     if chosen.needs_data and options.data is None:
         sys.stderr.write(f"{options.name} reads data: say where with --data DIR\n")
         return 2
-    context = Context(options.data, _silent if options.json else _say)
-    figures = _measure(chosen, context)
+    module = importlib.import_module(chosen.module)
+    context = Context(options.data, _silent if options.json else _say, _own_options(options.name, module, own))
+    figures = _measure(chosen, module, context)
     sys.stdout.write(json.dumps({"benchmark": options.name, **figures}, allow_nan=False) + "\n")
     return 0
 
@@ -96,6 +99,14 @@ def _parser(benchmarks: Mapping[str, Benchmark]) -> argparse.ArgumentParser:
     return parser
 
 
+def _own_options(name: str, module: ModuleType, arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the benchmark's own options; ends with status 2 for one that it does not have."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", add_help=False)
+    if hasattr(module, "add_options"):
+        module.add_options(parser)
+    return parser.parse_args(arguments)
+
+
 def _folder(text: str) -> Path:
     path = Path(text)
     if not path.is_dir():
@@ -110,8 +121,8 @@ def _list(benchmarks: Mapping[str, Benchmark]) -> None:
         sys.stderr.write("there is no benchmark yet\n")
 
 
-def _measure(benchmark: Benchmark, context: Context) -> dict[str, Figure]:
-    measure = cast("Callable[[Context], dict[str, Figure]]", importlib.import_module(benchmark.module).measure)
+def _measure(benchmark: Benchmark, module: ModuleType, context: Context) -> dict[str, Figure]:
+    measure = cast("Callable[[Context], dict[str, Figure]]", module.measure)
     figures = measure(context)
     missing = [key for key in benchmark.keys if key not in figures]
     if missing:

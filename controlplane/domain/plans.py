@@ -21,6 +21,7 @@ class StepKind(StrEnum):
 
     ACTION = "action"
     WAIT = "wait"
+    APPROVAL = "approval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ class PlannedStep:
     """One step with its parameters resolved.
 
     `until` is a CEL condition for waits; `timeout_seconds` bounds one attempt of an action, or the whole wait.
+    An approval asks `prompt` of people until `quorum` of them agree; `timeout_seconds` is when it expires. `when` is a
+    CEL condition, asked when the step's turn has come; where it is false the step is left out.
     When it fails, its own `on_failure` is walked instead of the runbook's (None: the runbook's), unless
     `continue_on_failure` says that the run goes on with the next step.
     """
@@ -76,6 +79,9 @@ class PlannedStep:
     until: str = ""
     on_failure: tuple[FailureEdge, ...] | None = None
     continue_on_failure: bool = False
+    when: str = ""
+    prompt: str = ""
+    quorum: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,21 @@ def test_the_last_line_of_standard_output_is_the_figures(known, capsys):
     assert err == "half way\n"
 
 
+def test_a_benchmark_has_options_of_its_own(monkeypatch, capsys, tmp_path):
+    """Those of another benchmark, or none that exist, are refused before anything is measured."""
+    (tmp_path / "bench_with_options.py").write_text(
+        "def add_options(parser):\n    parser.add_argument('--kills', type=int, default=60)\n\n"
+        "def measure(context):\n    return {'per_s': float(context.options.kills)}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    known = {"speed": runner.Benchmark("bench_with_options", "how fast", ("per_s",))}
+    assert runner.main(["speed", "--kills", "7", "--json"], known) == 0
+    assert json.loads(capsys.readouterr().out)["per_s"] == 7.0
+    with pytest.raises(SystemExit) as refused:
+        runner.main(["speed", "--kill-them", "7"], known)
+    assert refused.value.code == 2
+
+
 def test_json_alone_is_silent_about_progress(known, capsys):
     """For scripts that show both streams."""
     assert runner.main(["speed", "--json"], known) == 0
