@@ -12,8 +12,16 @@ from inference_node.engine import ports, sampling
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-torch: Any = pytest.importorskip("torch")
-loading: Any = pytest.importorskip("inference_node.models.loading")
+
+# Fixtures, because both take seconds to import, and every worker that only collects this file would pay for it.
+@pytest.fixture(name="torch", scope="module")
+def _torch() -> Any:
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture(name="loading", scope="module")
+def _loading() -> Any:
+    return pytest.importorskip("inference_node.models.loading")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +60,7 @@ def together(loaded: ports.LoadedModel, rows: Sequence[ports.Row], rng: random.R
     return tokens
 
 
-def test_greedy_rows_equal_transformers_generate(chosen: settings.ModelSettings) -> None:
+def test_greedy_rows_equal_transformers_generate(chosen: settings.ModelSettings, loading: Any, torch: Any) -> None:
     """Token by token what transformers computes for each prompt alone, with many different tokens."""
     loaded = loading.load(chosen, "v1")
     rng = random.Random(1)  # noqa: S311 - makes prompts
@@ -69,7 +77,7 @@ def test_greedy_rows_equal_transformers_generate(chosen: settings.ModelSettings)
     assert len(seen) > 40
 
 
-def test_joining_and_leaving_change_no_answer(chosen: settings.ModelSettings) -> None:
+def test_joining_and_leaving_change_no_answer(chosen: settings.ModelSettings, loading: Any) -> None:
     """Greedy and seeded rows of mixed lengths get the same tokens in any company; the cache is empty at the end."""
     loaded = loading.load(chosen, "v1")
     rng = random.Random(2)  # noqa: S311 - makes prompts
@@ -88,7 +96,7 @@ def test_joining_and_leaving_change_no_answer(chosen: settings.ModelSettings) ->
     assert loaded.runner.held_tokens == 0
 
 
-def test_sampling_follows_its_parameters(chosen: settings.ModelSettings) -> None:
+def test_sampling_follows_its_parameters(chosen: settings.ModelSettings, torch: Any) -> None:
     """top_k of one is greedy at any temperature; a tiny top_p too; frequencies follow the probabilities."""
     from inference_node.models import sampler
 
@@ -105,7 +113,7 @@ def test_sampling_follows_its_parameters(chosen: settings.ModelSettings) -> None
     assert all(abs(count - wanted) < 120 for count, wanted in zip(counts, expected, strict=True))
 
 
-def test_a_failed_step_leaves_an_empty_batch(chosen: settings.ModelSettings) -> None:
+def test_a_failed_step_leaves_an_empty_batch(chosen: settings.ModelSettings, loading: Any) -> None:
     """A token outside the vocabulary fails the step; the next request is answered as ever."""
     loaded = loading.load(chosen, "v1")
     expected = alone(loaded, ports.Row(1, [5, 6], greedy()))
@@ -116,7 +124,7 @@ def test_a_failed_step_leaves_an_empty_batch(chosen: settings.ModelSettings) -> 
     assert alone(loaded, ports.Row(4, [5, 6], greedy())) == expected
 
 
-def test_versions_differ_and_repeat(chosen: settings.ModelSettings) -> None:
+def test_versions_differ_and_repeat(chosen: settings.ModelSettings, loading: Any) -> None:
     """A seed gives the same weights each time, another seed others."""
     both = chosen.model_copy(
         update={"versions": {"v1": settings.ModelVersion(seed=0), "v2": settings.ModelVersion(seed=1)}}
@@ -127,26 +135,28 @@ def test_versions_differ_and_repeat(chosen: settings.ModelSettings) -> None:
     assert first == again != other
 
 
-def save_checkpoint(chosen: settings.ModelSettings, folder: Path) -> ports.LoadedModel:
+def save_checkpoint(loading: Any, chosen: settings.ModelSettings, folder: Path) -> ports.LoadedModel:
     loaded = loading.load(chosen, "v1")
     loaded.runner._model.save_pretrained(folder)
     return loaded
 
 
-def test_a_checkpoint_answers_like_the_model_it_was_saved_from(chosen: settings.ModelSettings, tmp_path: Path) -> None:
+def test_a_checkpoint_answers_like_the_model_it_was_saved_from(
+    chosen: settings.ModelSettings, tmp_path: Path, loading: Any
+) -> None:
     """A Hugging Face folder is loaded from disk; without tokenizer files bytes are the tokens."""
-    saved = save_checkpoint(chosen, tmp_path)
+    saved = save_checkpoint(loading, chosen, tmp_path)
     version = settings.ModelVersion(seed=9, checkpoint=tmp_path)
     loaded = loading.load(chosen.model_copy(update={"versions": {"v1": version}}), "v1")
     row = ports.Row(1, saved.tokenizer.encode("hello"), greedy())
     assert alone(loaded, row) == alone(saved, row)
 
 
-def test_a_checkpoints_own_tokenizer_is_used(chosen: settings.ModelSettings, tmp_path: Path) -> None:
+def test_a_checkpoints_own_tokenizer_is_used(chosen: settings.ModelSettings, tmp_path: Path, loading: Any) -> None:
     """Its tokens, its chat template, and pieces that join to the decoded text without cut characters."""
     tokenizers: Any = pytest.importorskip("tokenizers")
     transformers: Any = pytest.importorskip("transformers")
-    save_checkpoint(chosen, tmp_path)
+    save_checkpoint(loading, chosen, tmp_path)
     raw = tokenizers.ByteLevelBPETokenizer()
     raw.train_from_iterator(["a little text to learn from, café"], vocab_size=261, special_tokens=["<s>", "</s>"])
     wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=raw._tokenizer, bos_token="<s>", eos_token="</s>")
@@ -168,7 +178,7 @@ def test_a_checkpoints_own_tokenizer_is_used(chosen: settings.ModelSettings, tmp
     [({}, "has no config.json"), ({"config.json": "{}"}, "cannot be loaded")],
 )
 def test_a_folder_that_is_no_checkpoint_is_refused(
-    chosen: settings.ModelSettings, tmp_path: Path, files: dict[str, str], complaint: str
+    chosen: settings.ModelSettings, tmp_path: Path, files: dict[str, str], complaint: str, loading: Any
 ) -> None:
     """The message names the folder and what is missing."""
     for name, text in files.items():
