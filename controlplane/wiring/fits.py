@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import process as process_futures
@@ -139,10 +140,19 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
+def _end_with_parent() -> None:
+    """Kill this worker and all it started when the service is gone: nobody else would after a kill -9."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.killpg(0, signal.SIGKILL)
+
+
 def _prepare(announce: "connection.Connection[int, int]", scratch: str) -> None:
     """Run in a new worker: lead a group of its own, say its number, and keep temporary files where they are removed."""
     os.setsid()
     announce.send(os.getpid())
+    threading.Thread(target=_end_with_parent, name="dsctl-lifeline", daemon=True).start()
     os.nice(_NICENESS)
     # Before numpy is imported: its threads would take the cores from the tick, and gain nothing here.
     os.environ.update({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TMPDIR": scratch})

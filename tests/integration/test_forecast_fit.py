@@ -3,6 +3,8 @@
 import asyncio
 import datetime as dt
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -169,6 +171,21 @@ async def test_closing_kills_a_fit_in_progress(others: set[psutil.Process]):
     with pytest.raises(errors.RetryLaterError):
         await fitting
     assert left_behind(name) == []
+    assert children() <= others
+
+
+@pytest.mark.timeout(90)
+def test_a_fit_ends_with_the_service(others: set[psutil.Process]):
+    """After kill -9 of the service neither its worker nor what that started goes on computing."""
+    name = f"orphan-{os.getpid()}"
+    with subprocess.Popen([sys.executable, "-m", "tests.support.fits", name]) as service:
+        while not running(name):
+            psutil.cpu_percent(0.05)
+        worker = running(name)[0].parent()
+        service.kill()
+    assert left_behind(name) == []
+    assert worker is not None
+    assert psutil.wait_procs([worker], timeout=5)[1] == []
     assert children() <= others
 
 
