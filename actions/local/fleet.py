@@ -128,7 +128,11 @@ class LocalFleet:
         """
         async with self._turn(name):
             found = self.status(name)
-            return found if found.is_running else await self._launch(name, found, key)
+            if found.is_running:
+                return found
+            if found.record is not None:
+                await self._end(name, found.record)
+            return await self._launch(name, found, key)
 
     async def stop(self, name: str, key: str | None = None) -> None:
         """End a node: SIGTERM, after `stop_seconds` SIGKILL. Harmless when it has ended. The key is noted in its record."""
@@ -191,18 +195,21 @@ class LocalFleet:
             os.close(lock)
 
     async def _end(self, name: str, record: definitions.Record) -> None:
-        """End the process of a record and wait until it is gone."""
-        if record.identity is None:
-            return
-        with processes.opened(record.identity) as handle:
+        """End the process of a record and wait until it is gone, and its lock with it."""
+        if record.identity is not None:
+            await self._end_process(name, record, record.identity)
+            await self._until_unlocked(name)
+
+    async def _end_process(self, name: str, record: definitions.Record, identity: processes.Identity) -> None:
+        with processes.opened(identity) as handle:
             if handle is None:
                 return
             handle.terminate()
             stop_seconds = definitions.read(self._files.folder).stop_seconds
-            if await self._is_gone(record.identity, stop_seconds):
+            if await self._is_gone(identity, stop_seconds):
                 return
             handle.kill()
-            if not await self._is_gone(record.identity, _KILL_SECONDS):
+            if not await self._is_gone(identity, _KILL_SECONDS):
                 raise errors.OutcomeUnknownError(
                     f"{self._service}/{name}: process {record.pid} is still there {_KILL_SECONDS:g} s after SIGKILL; "
                     "look what it waits for (`ps -o stat,wchan`)"
@@ -228,6 +235,19 @@ class LocalFleet:
             raise errors.GiveUpError(f"{self._service}/{name} cannot be started: {said.strip() or f'status {code}'}")
         self.tell_prometheus()
         return self.status(name)
+
+    async def _until_unlocked(self, name: str) -> None:
+        """Wait for a process that is ending: it gives its memory back first, then its lock, and has no name meanwhile.
+
+        Gives up without a word: who starts the node next finds the lock taken, and that is answered there.
+        """
+        lock = os.open(self._files.lock(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            deadline = self._clock.monotonic() + _KILL_SECONDS
+            while not _is_locked_now(lock) and self._clock.monotonic() < deadline:
+                await self._clock.sleep(_POLL_SECONDS)
+        finally:
+            os.close(lock)
 
     def _request(
         self, name: str, record: definitions.Record, environment: Mapping[str, str]

@@ -25,6 +25,16 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print("deaf", child.pid, flush=True)
 time.sleep(600)
 """
+# As a node with much memory to give back: its main thread has ended, its files are open for another second.
+LINGERING = """
+import ctypes, os, signal, threading, time
+def end(*_):
+    threading.Thread(target=lambda: (time.sleep(1.0), os._exit(0))).start()
+    ctypes.CDLL(None).pthread_exit(None)
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+signal.pause()
+"""
 
 
 @pytest.fixture
@@ -158,6 +168,22 @@ async def test_a_deaf_node_is_killed_with_what_it_started(folder: Path) -> None:
     child = int(log.read_text(encoding="ascii").split()[1])
     await local.stop("a")
     prometheus.until(lambda: not is_running(child), "its child has ended too")
+
+
+@pytest.mark.parametrize("ends_by_itself", [False, True])
+async def test_a_node_that_is_slow_to_go_is_waited_for(folder: Path, ends_by_itself: bool) -> None:
+    """A process that counts as ended holds its lock until its memory is freed; the next one starts after that."""
+    local = local_fleets.write(folder, {"a": (sys.executable, "-c", LINGERING)})
+    await local.start("a")
+    pid, log = local_fleets.pid(local, "a"), folder / "a.log"
+    prometheus.until(lambda: log.read_text(encoding="ascii") == "ready\n", "it listens")
+    if ends_by_itself:
+        os.kill(pid, signal.SIGTERM)
+        prometheus.until(lambda: not is_running(pid), "it counts as ended")
+        assert (await local.start("a")).is_running
+    else:
+        assert (await local.restart("a", "run_1:restart")).is_running
+    assert local_fleets.pid(local, "a") != pid
 
 
 async def test_what_cannot_be_started_does_not_end_what_runs(folder: Path) -> None:
