@@ -6,13 +6,14 @@ what would happen is in it. Concurrency: async; stateless, one planner serves th
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from actions import api
 from actions.node import directory
-from controlplane import expressions, strictyaml
-from controlplane.domain import errors, ids, outcomes, plans, ports, services
-from controlplane.runs.language import library, models
+from controlplane import strictyaml
+from controlplane.domain import errors, ids, plans, ports, services
+from controlplane.runs import asking, resolving
+from controlplane.runs.language import library, links, models
 
 
 class RunbookPlanner:
@@ -38,8 +39,9 @@ class RunbookPlanner:
         book = self._runbooks.get(request.runbook)
         service = self._service(request.service)
         request = self._complete(request, book)
+        other = self._included(book)
         verify = _verify(book.spec, service)
-        steps = tuple(_plan_step(step, request, service) for step in book.spec.steps)
+        steps = asking.ask_first(request, resolving.steps(book, other, request, service))
         scope = api.Scope(request.service, request.node)
         blast, changes = await self._ask(steps, scope)
         now = self._clock.now()
@@ -48,15 +50,20 @@ class RunbookPlanner:
             created_at=now,
             request=request,
             runbook_digest=book.digest,
-            runbook_source=book.source,
+            runbook_source=_source(book, other),
             steps=steps,
             changes=changes,
             blast=blast,
             verify=verify,
-            on_failure=tuple(_edge(edge) for edge in book.spec.on_failure),
-            hash=_hash(book.digest, request, steps),
+            on_failure=resolving.edges(book.spec.on_failure),
+            hash=_hash(book, other, request, steps),
             lane=book.spec.lane,
         )
+
+    def _included(self, book: library.Runbook) -> library.Runbook | None:
+        """Return the runbook whose steps the last step stands for."""
+        step = links.included_by(book.spec)
+        return self._runbooks.get(step.include) if step is not None and step.include is not None else None
 
     def _service(self, name: str) -> services.Service:
         found = self._managed.get(name)
@@ -70,9 +77,8 @@ class RunbookPlanner:
             if name not in book.spec.inputs:
                 near = strictyaml.suggest(name, list(book.spec.inputs))
                 raise errors.InvalidInputError(f"runbook {book.name} has no input {name!r}{near}", place="inputs")
-        inputs = {name: _input(name, one, request) for name, one in book.spec.inputs.items()}
-        named = [str(inputs[name]) for name, one in book.spec.inputs.items() if one.type == "node"]
-        node = request.node or next(iter(named), "")
+        inputs = resolving.inputs(book, request)
+        node = request.node or resolving.node_of(book, inputs)
         if node:
             self._check_node(request.service, node)
         return dataclasses.replace(
@@ -88,11 +94,14 @@ class RunbookPlanner:
     async def _ask(
         self, steps: tuple[plans.PlannedStep, ...], scope: api.Scope
     ) -> tuple[plans.BlastRadius, tuple[plans.Change, ...]]:
-        """Ask each action for its blast radius and its difference; together they are the plan's."""
+        """Ask each action for its blast radius and its difference; together they are the plan's.
+
+        A step whose condition is open counts as if it held, one whose condition is known to be false does not.
+        """
         blasts: list[plans.BlastRadius] = []
         changes: list[plans.Change] = []
         for step in steps:
-            if step.kind is not plans.StepKind.ACTION:
+            if step.kind is not plans.StepKind.ACTION or step.decided is False:
                 continue
             action = self._actions[step.action]
             try:
@@ -101,61 +110,6 @@ class RunbookPlanner:
             except errors.InvalidInputError as error:
                 raise errors.InvalidInputError(str(error), place=f"step {step.name}") from error
         return _union(blasts), tuple(changes)
-
-
-def _input(name: str, declared: models.Input, request: plans.PlanRequest) -> outcomes.Json:
-    """Return the checked value of one input: as given, from the request's target, or the default."""
-    place = f"inputs.{name}"
-    value = request.inputs.get(name)
-    target = {"service": request.service, "node": request.node}.get(declared.type)
-    if target is not None and value == "":  # a policy's `${finding.node}` is empty for a whole service
-        value = None
-    if value is not None and target and value != target:
-        raise errors.InvalidInputError(f"names {value!r}, but the request is for {target!r}", place=place)
-    value = next((one for one in (value, target or None, declared.default) if one is not None), None)
-    if value is None:
-        return _missing(name, declared, request)
-    try:
-        declared.check(value)
-    except ValueError as error:
-        raise errors.InvalidInputError(str(error), place=place) from error
-    return value
-
-
-def _missing(name: str, declared: models.Input, request: plans.PlanRequest) -> outcomes.Json:
-    """Return the empty name for a target that may be left out; refuse everything else."""
-    if declared.is_required:
-        hint = "name it with --node" if declared.type == "node" else f"give it as input {name}"
-        raise errors.InvalidInputError(f"runbook {request.runbook} needs it; {hint}", place=f"inputs.{name}")
-    return ""
-
-
-def _plan_step(step: models.Step, request: plans.PlanRequest, service: services.Service) -> plans.PlannedStep:
-    if step.wait is not None:
-        seconds = step.wait.seconds if step.wait.timeout is None else step.wait.timeout
-        return plans.PlannedStep(
-            name=step.name,
-            kind=plans.StepKind.WAIT,
-            timeout_seconds=seconds or 0.0,
-            until=step.wait.until or "",
-            on_failure=_edges(step.on_failure),
-            continue_on_failure=step.continue_on_failure,
-        )
-    variables = {"inputs": dict(request.inputs), "service": expressions.service_variables(service)}
-    try:
-        params = {name: expressions.resolve(value, variables) for name, value in step.params.items()}
-    except errors.InvalidInputError as error:
-        raise errors.InvalidInputError(str(error), place=f"step {step.name}") from error
-    return plans.PlannedStep(
-        name=step.name,
-        kind=plans.StepKind.ACTION,
-        timeout_seconds=step.timeout or models.DEFAULT_ACTION_TIMEOUT_SECONDS,
-        action=step.action or "",
-        params=params,
-        max_attempts=step.attempts or models.DEFAULT_ATTEMPTS,
-        on_failure=_edges(step.on_failure),
-        continue_on_failure=step.continue_on_failure,
-    )
 
 
 def _verify(spec: models.Spec, service: services.Service) -> plans.VerifySpec | None:
@@ -172,18 +126,6 @@ def _verify(spec: models.Spec, service: services.Service) -> plans.VerifySpec | 
     )
 
 
-def _edges(given: Sequence[models.FailureEdge] | None) -> tuple[plans.FailureEdge, ...] | None:
-    return None if given is None else tuple(_edge(edge) for edge in given)
-
-
-def _edge(edge: models.FailureEdge) -> plans.FailureEdge:
-    if edge.undo is not None:
-        return plans.FailureEdge(plans.EdgeKind.UNDO, edge.undo)
-    if edge.run is not None:
-        return plans.FailureEdge(plans.EdgeKind.RUN, edge.run)
-    return plans.FailureEdge(plans.EdgeKind.ESCALATE, edge.escalate or "")
-
-
 def _union(blasts: list[plans.BlastRadius]) -> plans.BlastRadius:
     return plans.BlastRadius(
         touched=tuple(sorted({node for blast in blasts for node in blast.touched})),
@@ -192,11 +134,25 @@ def _union(blasts: list[plans.BlastRadius]) -> plans.BlastRadius:
     )
 
 
-def _hash(digest: str, request: plans.PlanRequest, steps: tuple[plans.PlannedStep, ...]) -> str:
+def _source(book: library.Runbook, other: library.Runbook | None) -> str:
+    """Return the text the plan is pinned to: of an included runbook too, as a second document."""
+    if other is None:
+        return book.source
+    start = "" if other.source.startswith("---") else "---\n"
+    return f"{book.source.rstrip()}\n{start}{other.source}"
+
+
+def _hash(
+    book: library.Runbook,
+    other: library.Runbook | None,
+    request: plans.PlanRequest,
+    steps: tuple[plans.PlannedStep, ...],
+) -> str:
     """Return the hash of what would happen: equal for two drafts that do the same to the same target."""
     return library.digest(
         {
-            "runbook": digest,
+            "runbook": book.digest,
+            "included": other.digest if other is not None else None,
             "service": request.service,
             "node": request.node,
             "inputs": dict(request.inputs),

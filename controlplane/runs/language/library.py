@@ -5,17 +5,15 @@ a library. A runbook of the user's replaces a shipped one of the same name only 
 never writes; a loaded library never changes, so threads and tasks may share it.
 """
 
-import graphlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from controlplane import strictyaml
 from controlplane.domain import errors, outcomes
-from controlplane.runs.language import checks, models
+from controlplane.runs.language import checks, links, models
 
 SHIPPED = Path(__file__).parent.parent / "library"
 
@@ -56,10 +54,10 @@ def load(words: checks.Vocabulary, *, user: Path | None = None, shipped: Path = 
     found = {book.name: book for book, _ in _read(shipped, words, is_shipped=True)}
     own: dict[str, Runbook] = {}
     for book, is_override in _read(user, words, is_shipped=False) if user else ():
-        _check_name(book, is_override=is_override, shipped=found, own=own)
+        check_name(book, is_override=is_override, shipped=found, own=own)
         own[book.name] = book
     library = Library({**found, **own})
-    _check_edges(library)
+    links.check(library.runbooks, words.actions)
     return library
 
 
@@ -79,18 +77,24 @@ def digest(content: outcomes.Json) -> str:
 
 
 def _read(directory: Path, words: checks.Vocabulary, *, is_shipped: bool) -> Iterator[tuple[Runbook, bool]]:
+    for file in find_files(directory):
+        yield _parse(read_text(file), str(file), words, is_shipped=is_shipped)
+
+
+def find_files(directory: Path) -> list[Path]:
+    """Return the files of a directory that are runbooks, sorted; raises InvalidInputError."""
     if not directory.is_dir():
         raise errors.InvalidInputError(
             "is not a directory of runbooks; create it or correct the setting", place=str(directory)
         )
-    files = sorted(directory.glob("*.yaml"))
-    if len(files) > _MAX_FILES:
-        raise errors.InvalidInputError(f"holds {len(files)} runbooks; at most {_MAX_FILES}", place=str(directory))
-    for file in files:
-        yield _parse(_text(file), str(file), words, is_shipped=is_shipped)
+    found = sorted(directory.glob("*.yaml"))
+    if len(found) > _MAX_FILES:
+        raise errors.InvalidInputError(f"holds {len(found)} runbooks; at most {_MAX_FILES}", place=str(directory))
+    return found
 
 
-def _text(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """Return what stands in a file; raises InvalidInputError when it is too much, or no text."""
     try:
         with file.open("rb") as opened:
             content = opened.read(_MAX_FILE_BYTES + 1)
@@ -108,14 +112,19 @@ def _parse(text: str, source: str, words: checks.Vocabulary, *, is_shipped: bool
     document = strictyaml.read(text, source=source)
     parsed = strictyaml.check(models.RunbookDocument, document)
     checks.check(parsed, document, words)
+    return make(parsed, document, text, is_shipped=is_shipped), parsed.metadata.override
+
+
+def make(
+    parsed: models.RunbookDocument, document: strictyaml.Document, text: str, *, is_shipped: bool = False
+) -> Runbook:
+    """Return the runbook of a document that was checked."""
     meta = parsed.metadata
-    book = Runbook(meta.name, meta.summary, parsed.spec, digest(document.value), text, source, is_shipped)
-    return book, meta.override
+    return Runbook(meta.name, meta.summary, parsed.spec, digest(document.value), text, document.source, is_shipped)
 
 
-def _check_name(
-    book: Runbook, *, is_override: bool, shipped: Mapping[str, Runbook], own: Mapping[str, Runbook]
-) -> None:
+def check_name(book: Runbook, *, is_override: bool, shipped: Mapping[str, Runbook], own: Mapping[str, Runbook]) -> None:
+    """Refuse a second runbook of a name, unless it says that it replaces a shipped one."""
     if book.name in own:
         raise errors.InvalidInputError(
             f"runbook {book.name!r} stands in {own[book.name].path} already", place=book.path
@@ -128,27 +137,3 @@ def _check_name(
     if is_override and book.name not in shipped:
         near = strictyaml.suggest(book.name, list(shipped))
         raise errors.InvalidInputError(f"overrides {book.name!r}, which is not shipped{near}", place=book.path)
-
-
-def _check_edges(library: Library) -> None:
-    """Refuse follow-up runbooks that are not there, and circles of them: remediation would never end."""
-    follow_ups = {book.name: _follow_ups(book, library) for book in library.runbooks.values()}
-    try:
-        graphlib.TopologicalSorter(follow_ups).prepare()
-    except graphlib.CycleError as error:
-        circle = cast("list[str]", error.args[1])[::-1]
-        raise errors.InvalidInputError(
-            f"spec.on_failure: runbooks run each other in a circle: {' -> '.join(circle)}",
-            place=library.runbooks[circle[0]].path,
-        ) from error
-
-
-def _follow_ups(book: Runbook, library: Library) -> list[str]:
-    named = [("spec.on_failure", edge.run) for edge in book.spec.on_failure if edge.run is not None]
-    for number, step in enumerate(book.spec.steps):
-        named += [(f"spec.steps[{number}].on_failure", edge.run) for edge in step.on_failure or () if edge.run]
-    for place, name in named:
-        if name not in library.runbooks:
-            near = strictyaml.suggest(name, list(library.runbooks))
-            raise errors.InvalidInputError(f"{place}: no runbook is named {name!r}{near}", place=book.path)
-    return [name for _, name in named]

@@ -56,7 +56,7 @@ def test_a_good_runbook_says_what_it_says() -> None:
         ("ready_nodes() >= inputs.replicas", "signal('queue_dept') < 1.0", "x.yaml:11", "did you mean 'queue_depth'"),
         (", timeout: 10m", "", "x.yaml:11", "needs a 'timeout'"),
         ("timeout: 10m", "timeout: 10m, seconds: 3", "x.yaml:11", "either 'until'"),
-        ("wait: {until", "action: scale, wait: {until", "x.yaml:11", "either 'action' or 'wait'"),
+        ("wait: {until", "action: scale, wait: {until", "x.yaml:11", "exactly one of 'action', 'wait'"),
         ("[latency_p99, queue_depth]", "[latency_p9]", "x.yaml:12", "did you mean 'latency_p99'"),
         ("[latency_p99, queue_depth]", "[]", "x.yaml:12", "at least 1 item"),
         ("hold: 2m", "hold: 6m", "x.yaml:12", "longer than 'within'"),

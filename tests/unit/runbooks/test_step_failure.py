@@ -61,7 +61,9 @@ def test_follow_ups_of_steps_are_checked_like_the_runbooks(tmp_path: Path) -> No
     """They must exist and must not run in a circle."""
     shipped = runbooks.write(tmp_path / "shipped")
     missing = runbooks.write(tmp_path / "missing", text(f"{GROW}, on_failure: [{{run: b}}]}}"))
-    with pytest.raises(errors.InvalidInputError, match=r"spec\.steps\[0\]\.on_failure: no runbook is named 'b'"):
+    with pytest.raises(
+        errors.InvalidInputError, match=r"spec\.steps\[0\]\.on_failure\[0\]\.run: no runbook is named 'b'"
+    ):
         library.load(runbooks.words(), shipped=shipped, user=missing)
     circle = runbooks.write(
         tmp_path / "circle",
