@@ -1,15 +1,16 @@
-"""The `Notifier` port: tells people through Alertmanager, which owns routing, grouping and silencing.
+"""The ports `Notifier` and `Asker`: tells people through Alertmanager, which owns routing, grouping and silencing.
 
-Called by runs and the tick when somebody has to look. What it sends carries the label `dsctl_origin`, which
+Called by runs and the tick when somebody has to look, and by runs when somebody has to agree. What it sends carries the label `dsctl_origin`, which
 intake drops when it comes back. Concurrency: async, stateless.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from alerts import alertmanager
 from controlplane.domain import alerting, ports
 
 ALERT_NAME = "DsctlEscalation"
+ASKING_NAME = "DsctlApprovalWanted"
 # An escalation ends by itself. That of an incident is repeated every minute while it lasts, so that people are left alone
 # soon after it was closed. Nobody repeats that of a run alone: a shift of four hours sees it at least once at the usual
 # repeat_interval.
@@ -51,4 +52,28 @@ class AlertmanagerNotifier:
         }
         if self._link:
             alert["generatorURL"] = f"{self._link}/api/v1/incidents/{incident_id}"
+        await self._server.post("/api/v2/alerts", [alert])
+
+    async def ask(self, run_id: str, service: str, node: str, to: str, sentence: str, until: datetime) -> None:
+        """Send one call for approval: an alert of its own for each run, which ends with the question's time.
+
+        Raises RetryLaterError when Alertmanager does not answer, GiveUpError when it refuses.
+        """
+        labels = {
+            "alertname": ASKING_NAME,
+            "severity": "warning",
+            alerting.ORIGIN_LABEL: "dsctl",
+            "service": service,
+            "node": node,
+            "run": run_id,
+            "escalate_to": to,
+        }
+        alert = {
+            "labels": {name: value for name, value in labels.items() if value},
+            "annotations": {"summary": sentence, "description": f"dsctl asks {to} about {service} {node}".rstrip()},
+            "startsAt": self._clock.now().isoformat(),
+            "endsAt": until.isoformat(),
+        }
+        if self._link:
+            alert["generatorURL"] = f"{self._link}/runs/{run_id}"
         await self._server.post("/api/v2/alerts", [alert])

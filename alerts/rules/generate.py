@@ -19,6 +19,8 @@ from controlplane.domain import alerting, errors, findings, services
 # The gauge is exported by the control plane; it is silent when its process is gone or hangs.
 SECONDS_SINCE_GOOD_TICK = "dsctl_seconds_since_good_tick"
 MAX_SECONDS_WITHOUT_TICK = 45
+BREAKER_OPEN = "dsctl_automation_breaker_open"
+POLICY_DEMOTED = "dsctl_policy_demoted"
 _HEADER = "# Written by alerts.rules.generate from services.yaml: change that, not this.\n"
 
 
@@ -116,23 +118,33 @@ def _written(
 
 def _control_plane(speed: pace.Pace, links: Links) -> dict[str, Any]:
     """Whoever watches must be watched: never paced, and about no service."""
-    labels = _labels(findings.Severity.CRITICAL, findings.FaultClass.OTHER, "up")
     gauge, limit = SECONDS_SINCE_GOOD_TICK, MAX_SECONDS_WITHOUT_TICK
     # Nothing to compare: the process is gone or hangs (absent), or never ticked (not a number).
     silence = f"absent({gauge}) or {gauge} != {gauge}"
 
-    def written(alert: str, expr: str, hold_seconds: float, summary: str) -> dict[str, Any]:
-        text = "Incidents are neither noticed nor acted on. Look at its log and at `dsctl doctor`."
+    def written(
+        alert: str, expr: str, hold_seconds: float, summary: str, text: str, severity: findings.Severity
+    ) -> dict[str, Any]:
+        labels = _labels(severity, findings.FaultClass.OTHER, "up")
         notes = {"summary": summary, "description": text, "observed": "{{ $value }}", **links.of(alert)}
         return _written(alert, expr, hold_seconds, labels, notes)
 
     late = "dsctl has had no good tick for {{ $value | humanizeDuration }}"
+    nothing_done = "Incidents are neither noticed nor acted on. Look at its log and at `dsctl doctor`."
+    mute, opened = "dsctl tells nothing about its loop", "automation stands still on a service: its breaker is open"
+    see_why = "It touched too many nodes in a short time. `dsctl automation breaker list` says which and when."
+    demoted = "a policy may do less than its file says, for its record"
+    see_record = "Its runs made it worse, or mostly did not help. `dsctl policies list` says which, and why."
+    critical, warning = findings.Severity.CRITICAL, findings.Severity.WARNING
     return {
         "name": "dsctl-control-plane",
         "interval": promql.duration(speed.evaluation_seconds),
         "rules": [
-            written("ControlPlaneNotTicking", f"{gauge} > {limit}", 0, late),
-            written("ControlPlaneSilent", silence, limit, "dsctl tells nothing about its loop"),
+            written("ControlPlaneNotTicking", f"{gauge} > {limit}", 0, late, nothing_done, critical),
+            written("ControlPlaneSilent", silence, limit, mute, nothing_done, critical),
+            # Without the service as a label: nobody is to take it for trouble of that service.
+            written("AutomationBreakerOpen", f"max({BREAKER_OPEN}) == 1", 0, opened, see_why, warning),
+            written("PolicyDemoted", f"max by (policy) ({POLICY_DEMOTED}) == 1", 0, demoted, see_record, warning),
         ],
     }
 

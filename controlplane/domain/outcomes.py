@@ -42,21 +42,31 @@ class Gate(StrEnum):
     MODE = "mode"
     RESOLVED = "resolved"
     FRESHNESS = "freshness"
+    MAINTENANCE = "maintenance"
     SILENCE = "silence"
     IN_FLIGHT = "in_flight"
     COOLDOWN = "cooldown"
     RATE_LIMIT = "rate_limit"
+    ATTEMPTS = "attempts"
     BLAST_RADIUS = "blast_radius"
+    BREAKER = "breaker"
+    OWNERSHIP = "ownership"
+    CAPACITY = "capacity"
+    APPROVAL = "approval"
 
 
 @dataclass(frozen=True, slots=True)
 class GateAnswer:
-    """One gate's answer: passed or not, the sentence an operator reads, the numbers behind it."""
+    """One gate's answer: passed or not, the sentence an operator reads, the numbers behind it.
+
+    `hint` says of a refusal what would change it.
+    """
 
     gate: Gate
     is_passed: bool
     sentence: str
     numbers: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +129,11 @@ Verification = Judged | Watching
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One stored answer of decide or guard about an incident or a request, so that `why not` can be asked."""
+    """One stored answer of decide or guard about an incident or a request, so that `why not` can be asked.
+
+    One that repeats itself is stored once: it was given `times` times, first at `since` (None: only at `at`), and `at`,
+    sentence and numbers are those of the newest.
+    """
 
     id: str
     at: datetime
@@ -133,3 +147,5 @@ class Decision:
     plan_id: str | None = None
     run_id: str | None = None
     answers: tuple[GateAnswer, ...] = ()
+    times: int = 1
+    since: datetime | None = None

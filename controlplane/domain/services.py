@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from controlplane.domain import errors
+from controlplane.domain import maintenance as mnt
 from controlplane.domain import signals as sig
 
 
@@ -37,7 +38,8 @@ class Pool:
     """A group of nodes that one actuator grows and shrinks, between `min` and `max` nodes.
 
     `min_ready` of them must stay in service whatever happens (None: `min`). One with `queue_depth_per_node` is a cold
-    pool: it grows by the requests that wait, one node for each so many.
+    pool: it grows by the requests that wait, one node for each so many. `owner` is who else says how many nodes it has,
+    such as KEDA; dsctl then leaves its size alone.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Pool:
     max: int
     queue_depth_per_node: float | None = None
     min_ready: int | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,10 @@ class CalendarEvent:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One managed service; `selector` are Prometheus label matchers, `profile` names the engine's metric names."""
+    """One managed service; `selector` are Prometheus label matchers, `profile` names the engine's metric names.
+
+    In the windows of `maintenance` automation leaves it alone.
+    """
 
     name: str
     profile: str
@@ -104,6 +110,7 @@ class Service:
     pools: tuple[Pool, ...] = ()
     capacity: CapacityRules = field(default_factory=CapacityRules)
     events: tuple[CalendarEvent, ...] = ()
+    maintenance: tuple[mnt.Window, ...] = ()
 
     @property
     def min_ready(self) -> int:

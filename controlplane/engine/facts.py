@@ -5,13 +5,28 @@ and recheck for the guard's context. Concurrency: async; the only memory is a vi
 VIEW_REUSED_SECONDS old, and the instants at which runs from the future were first seen. Never writes.
 """
 
+import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from controlplane import expressions
-from controlplane.domain import alerting, errors, plans, ports, runs, services, windows
+from controlplane.domain import (
+    alerting,
+    breakers,
+    capacity,
+    errors,
+    lanes,
+    outcomes,
+    owners,
+    plans,
+    ports,
+    runs,
+    services,
+    windows,
+)
+from controlplane.domain import approvals as apr
 from controlplane.domain import incidents as inc
 from controlplane.domain import signals as sig
 from controlplane.engine import guard, reports
@@ -20,6 +35,8 @@ from controlplane.engine import guard, reports
 VIEW_REUSED_SECONDS = 2.0
 # Far more runs than any rate limit lets through in an hour, and a bound on what one question reads.
 _MAX_RUNS = 1000
+# As many as no incident has runs, but for those of a ladder, which are not asked for.
+_MAX_TRIED = 200
 _ALERT_SOURCE = "alert:"
 
 
@@ -100,16 +117,32 @@ class Sources:
     runs: ports.RunStore
     automation: ports.AutomationStore
     silences: ports.SilenceReader
+    owners: ports.Owners | None = None
 
 
 class Gatherer:
-    """Reads everything the guard may know into one frozen `guard.Context`."""
+    """Reads everything the guard may know into one frozen `guard.Context`.
 
-    def __init__(self, sources: Sources, known: Mapping[str, services.Service], clock: ports.Clock) -> None:
+    `outlooks` are those of the newest tick.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        known: Mapping[str, services.Service],
+        clock: ports.Clock,
+        *,
+        breaker_limits: breakers.Limits | None = None,
+        outlooks: Callable[[], Mapping[str, capacity.Outlook]] = dict[str, capacity.Outlook],
+    ) -> None:
         self._sources = sources
         self._services = known
         self._clock = clock
-        self._view: tuple[float, windows.FleetView | None] | None = None
+        self._breaker_limits = breaker_limits or breakers.Limits()
+        self._outlooks = outlooks
+        self._view: tuple[int, float, windows.FleetView | None] | None = None
+        self._num_readings = 0
+        self._reading = asyncio.Lock()
         self._first_seen: dict[str, float] = {}
 
     async def context(self, plan: plans.Plan, *, run_id: str | None = None, is_fresh: bool = False) -> guard.Context:
@@ -120,22 +153,88 @@ class Gatherer:
         service = self._services.get(plan.request.service)
         if service is None:
             raise errors.NotFoundError(f"service {plan.request.service} is not in services.yaml")
-        incident = await self._incident(plan.request.incident_id)
-        unfinished = await self._sources.runs.find(state="unfinished", limit=_MAX_RUNS)
-        own = [run for run in unfinished if run.id == run_id]
+        unfinished, incident = await asyncio.gather(
+            self._sources.runs.find(state="unfinished", limit=_MAX_RUNS), self._incident(plan.request.incident_id)
+        )
+        # After what is unfinished: a run that ends meanwhile is then in both, and never in neither.
+        (view, paused, silences, tripped), (reported, history, recent, tried, claims) = await asyncio.gather(
+            asyncio.gather(
+                self._read_view(is_fresh=is_fresh),
+                self._sources.automation.paused(),
+                self._sources.silences.current(),
+                self._sources.automation.breakers(),
+            ),
+            asyncio.gather(
+                self._is_reported(incident),
+                self._history(plan, run_id),
+                self._recent(plan, run_id),
+                self._tried(plan, run_id),
+                self._claims(plan, run_id),
+            ),
+        )
+        own = next((run for run in unfinished if run.id == run_id), None)
         return guard.Context(
             now=self._clock.now(),
             service=service,
-            view=await self._read_view(is_fresh=is_fresh),
-            paused=await self._sources.automation.paused(),
+            view=view,
+            paused=paused,
             incident=incident,
-            is_reported=incident is not None and is_reported(incident, await self._sources.alerts.active()),
-            silences=await self._sources.silences.current(),
+            is_reported=reported,
+            silences=silences,
             unfinished=tuple(run for run in unfinished if run.id != run_id),
-            history=await self._history(plan, run_id),
-            recent=await self._recent(plan, run_id),
-            has_acted=any(run.acted_at is not None for run in own),
+            history=history,
+            recent=recent,
+            has_acted=own is not None and own.acted_at is not None,
+            is_acting=run_id is not None,
+            step=0 if own is None else own.step,
+            tried=tried,
+            breaker=tripped.get(service.name),
+            breaker_limits=self._breaker_limits,
+            claims=claims,
+            outlook=self._outlooks().get(service.name),
+            approvals=await self._approvals(plan, run_id),
+            skipped=await self._skipped(plan, run_id),
         )
+
+    async def is_binding(self, denied: outcomes.Denied, run_id: str) -> bool:
+        """Say whether a refusal keeps the run from acting: what it undoes is held back by the kill switch alone."""
+        if denied.gate is outcomes.Gate.KILL_SWITCH:
+            return True
+        events = await self._sources.runs.events(run_id)
+        return not any(event.kind is runs.RunEventKind.UNDO_STARTED for event in events)
+
+    async def _tried(self, plan: plans.Plan, run_id: str | None) -> tuple[runs.Run, ...] | None:
+        """Return the other runs of a policy's incident; None where one that is stored cannot be read."""
+        incident_id, policy = plan.request.incident_id, plan.request.policy
+        # The ladder paces itself, and an incident may have a hundred of its steps.
+        if incident_id is None or policy is None or plan.lane is lanes.Lane.DEGRADATION:
+            return ()
+        try:
+            found = await self._sources.runs.find(incident_id=incident_id, limit=_MAX_TRIED)
+        except errors.InvariantBrokenError:
+            return None
+        return tuple(run for run in found if run.id != run_id)
+
+    async def _claims(self, plan: plans.Plan, run_id: str | None) -> tuple[owners.Claim, ...] | None:
+        if self._sources.owners is None:
+            return ()
+        try:
+            return tuple(await self._sources.owners.claims(plan, run_id))
+        except errors.RetryLaterError:
+            return None
+
+    async def _approvals(self, plan: plans.Plan, run_id: str | None) -> tuple[apr.Approval, ...]:
+        """Return what people answered; only asked of plans that ask people."""
+        if run_id is None or not any(step.kind is plans.StepKind.APPROVAL for step in plan.steps):
+            return ()
+        return tuple(await self._sources.runs.approvals(run_id))
+
+    async def _skipped(self, plan: plans.Plan, run_id: str | None) -> frozenset[str]:
+        """Return the steps that the run left out; only asked where a question to people may be among them."""
+        if run_id is None or not any(step.kind is plans.StepKind.APPROVAL and step.when for step in plan.steps):
+            return frozenset()
+        events = await self._sources.runs.events(run_id)
+        return frozenset(event.step for event in events if event.kind is runs.RunEventKind.STEP_SKIPPED)
 
     async def _incident(self, incident_id: str | None) -> inc.Incident | None:
         if incident_id is None:
@@ -145,15 +244,30 @@ class Gatherer:
         except errors.NotFoundError:
             return None  # the gate `resolved` refuses what names an incident nobody knows
 
+    async def _is_reported(self, incident: inc.Incident | None) -> bool:
+        """Ask the alerts of the incident's target: in a storm of thousands no others are worth reading."""
+        if incident is None:
+            return False
+        key = incident.key
+        return is_reported(incident, await self._sources.alerts.active(service=key.service, node=key.node))
+
     async def _read_view(self, *, is_fresh: bool) -> windows.FleetView | None:
-        now = self._clock.monotonic()
-        if self._view is not None and not is_fresh and now - self._view[0] <= VIEW_REUSED_SECONDS:
-            return self._view[1]
-        view: windows.FleetView | None = None
+        now, asked = self._clock.monotonic(), self._num_readings
+        async with self._reading:
+            if self._view is not None:
+                number, ended, view = self._view
+                # All who asked before a reading began share it: for each of them it is newer than the question.
+                if number > asked or (not is_fresh and now - ended <= VIEW_REUSED_SECONDS):
+                    return view
+            return await self._read_anew()
+
+    async def _read_anew(self) -> windows.FleetView | None:
+        self._num_readings += 1
+        number, view = self._num_readings, None
         with contextlib.suppress(errors.RetryLaterError):
             view = await self._sources.reader.read_now()
         # From the end of the reading: a store that needs its whole deadline must not be asked once per incident.
-        self._view = (self._clock.monotonic(), view)
+        self._view = (number, self._clock.monotonic(), view)
         return view
 
     async def _history(self, plan: plans.Plan, run_id: str | None) -> tuple[guard.Ran, ...]:
@@ -165,7 +279,11 @@ class Gatherer:
         return tuple(guard.Ran(run, self._seconds_ago(run)) for run in ended)
 
     async def _recent(self, plan: plans.Plan, run_id: str | None) -> tuple[runs.Run, ...]:
-        since = self._clock.now() - timedelta(seconds=guard.RECENT_SECONDS)
+        """Return what ended lately on the service, as far back as the breaker counts; only of use to risky plans."""
+        if not plan.blast.unavailable and not plan.blast.is_destructive:
+            return ()
+        span = max(guard.RECENT_SECONDS, self._breaker_limits.window_seconds)
+        since = self._clock.now() - timedelta(seconds=span)
         found = await self._sources.runs.find(service=plan.request.service, ended_since=since, limit=_MAX_RUNS)
         return tuple(run for run in found if run.id != run_id)
 

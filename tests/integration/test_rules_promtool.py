@@ -84,6 +84,8 @@ SPIKE = latency(le_0_5="0+100x20 2000+0x2 2100+100x300", le_1_0="0+100x400", le_
 NODE = 'service="chat",node="a"'
 UP = 'up{service="chat",node="a",job="nodes",instance="h:1"}'
 TICK = "dsctl_seconds_since_good_tick"
+BREAKER = 'dsctl_automation_breaker_open{{service="{}"}}'
+DEMOTED = 'dsctl_policy_demoted{policy="bad-node"}'
 
 CASES = (
     Case("LatencyHigh", "P99 near 1 s", "5m", SLOW, fires=True, labels='service="chat",severity="warning"'),
@@ -184,6 +186,12 @@ CASES = (
          labels='severity="critical"'),
     Case("ControlPlaneSilent", "it never ticked", "2m", {TICK: "NaN+0x20"}, fires=True, labels='severity="critical"'),
     Case("ControlPlaneSilent", "it ticks", "2m", {TICK: "3+0x20"}),
+    Case("AutomationBreakerOpen", "one of two services", "1m",
+         {BREAKER.format("chat"): "1+0x20", BREAKER.format("embed"): "0+0x20"}, fires=True, labels='severity="warning"'),
+    Case("AutomationBreakerOpen", "closed", "2m", {BREAKER.format("chat"): "0+0x20"}),
+    Case("PolicyDemoted", "taken back", "1m", {DEMOTED: "1+0x20"}, fires=True,
+         labels='severity="warning"'),
+    Case("PolicyDemoted", "trusted", "2m", {DEMOTED: "0+0x20"}),
 )  # fmt: skip
 
 

@@ -155,6 +155,8 @@ def test_an_engine_gets_only_the_rules_it_has_signals_for() -> None:
         "NodeMetricsMissing",
         "ControlPlaneNotTicking",
         "ControlPlaneSilent",
+        "AutomationBreakerOpen",
+        "PolicyDemoted",
     ]
     assert found[0]["labels"]["node"] == "{{ $labels.pod }}"
     assert 'pod!=""' in str(found[0]["expr"])

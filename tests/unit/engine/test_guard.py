@@ -48,7 +48,7 @@ PERSON = b.plan(b.manual())
 
 
 def test_all_gates_are_asked_in_the_documented_order() -> None:
-    """An allowed plan carries nine answers in the order of the enum."""
+    """An allowed plan carries the answer of every gate, in the order of the enum."""
     found = guard.check(b.plan(), context())
     assert isinstance(found, outcomes.Allowed)
     assert [answer.gate for answer in found.answers] == list(Gate)
