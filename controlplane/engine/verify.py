@@ -6,9 +6,11 @@ Called through `verification` while a run waits for its verdict. Pure functions 
 the hold time. A sample computed over a rate window still contains traffic from before the action; that only delays this
 verdict. *Worse*: outside the limit and clearly further out than before the action and than the untouched nodes; such
 stale samples could mislead here, so only samples after a settling time count, and nothing is called worse that was
-still getting worse by itself when the action came. *Unknown* and *not recovered* are said at
-the deadline. Where no untouched node exists to compare with, the hold time is half as long again, and the sentence says
-that there was no control. Works badly for signals sampled less than three times per hold time: it then keeps watching.
+still getting worse by itself when the action came, or whose effect may as well be none. *Unknown* and *not recovered*
+are said at the deadline. Where no untouched node exists to compare with, the hold time is half as long again, and the
+sentence says that there was no control. Where untouched nodes were seen often enough, sentence and evidence also say how
+much the run changed the signal against them, with a 95 % interval (`effect`); elsewhere the evidence says why not, and
+the verdict is found without. Works badly for signals sampled less than three times per hold time: it keeps watching.
 """
 
 import math
@@ -20,6 +22,7 @@ from datetime import datetime
 from controlplane import phrases
 from controlplane.domain import errors, outcomes, plans, services, windows
 from controlplane.domain import signals as sig
+from controlplane.engine import effect
 
 # The shipped rules and profiles look back 30 to 60 s; after that a sample says nothing of the time before.
 SETTLE_SECONDS = 60.0
@@ -97,7 +100,7 @@ def judge(case: Case) -> outcomes.Verification:
     if not unknown and min(holding) >= case.hold_seconds:
         return _recovered(case, tracks)
     if worse := next((track for track in tracks if _is_worse(case, track)), None):
-        return _judged(case, tracks, outcomes.Verdict.WORSE, f"worse: {_trend(worse)}")
+        return _judged(case, tracks, outcomes.Verdict.WORSE, f"worse: {_proof(case, worse)}")
     if case.seconds_left > 0:
         return _watch(case, tracks, unknown, min(holding))
     if unknown:
@@ -200,7 +203,33 @@ def _is_worse(case: Case, track: _Track) -> bool:
     references = [before]
     if track.control:
         references.append(_excess(track.limit, statistics.median(track.control)))
-    return all(_is_clearly_above(track.limit, now, reference) for reference in references)
+    if not all(_is_clearly_above(track.limit, now, reference) for reference in references):
+        return False
+    return _may_be_harmful(track, _effect(case, track))
+
+
+def _may_be_harmful(track: _Track, found: effect.Effect | effect.NoEffect) -> bool:
+    """Say whether the whole interval of the effect lies on the bad side; without an interval nothing speaks against."""
+    if isinstance(found, effect.NoEffect):
+        return True
+    return found.low > 0 if track.limit.at_most is not None else found.high < 0
+
+
+def _effect(case: Case, track: _Track) -> effect.Effect | effect.NoEffect:
+    """Return what the run did to the signal of a node, against the untouched nodes that measure it."""
+    compared = case.controls if track.control else ()
+    others = [_course(case, node, track.signal) for node in compared if _has(case, node, track.signal)]
+    return effect.measure(
+        _course(case, track.target, track.signal),
+        others,
+        step_seconds=case.after.step_seconds,
+        spacing_seconds=SETTLE_SECONDS,
+    )
+
+
+def _course(case: Case, node: str, signal: str) -> effect.Course:
+    before, after = _of(case.before, node, signal), _of(case.after, node, signal)
+    return effect.Course(before.between(0.0, case.began_at.timestamp()), after.since(case.acted_at.timestamp()))
 
 
 def _steady_before(case: Case, track: _Track) -> float | None:
@@ -259,7 +288,7 @@ def _scale(limit: sig.Limit) -> float:
 
 
 def _recovered(case: Case, tracks: Sequence[_Track]) -> outcomes.Judged:
-    details = "; ".join(_trend(track) for track in tracks)
+    details = "; ".join(_proof(case, track) for track in tracks)
     return _judged(
         case, tracks, outcomes.Verdict.RECOVERED, f"recovered: {details}, for {phrases.duration(case.hold_seconds)}"
     )
@@ -268,7 +297,7 @@ def _recovered(case: Case, tracks: Sequence[_Track]) -> outcomes.Judged:
 def _not_recovered(case: Case, tracks: Sequence[_Track]) -> outcomes.Judged:
     short = next(track for track in tracks if _held_seconds(case, track) < case.hold_seconds)
     since = phrases.duration((case.now - case.acted_at).total_seconds())
-    said = f"not recovered {since} after the action: {_trend(short)}"
+    said = f"not recovered {since} after the action: {_proof(case, short)}"
     if held := _held_seconds(case, short):
         said += f", inside for {phrases.duration(held)} of {phrases.duration(case.hold_seconds)}"
     return _judged(case, tracks, outcomes.Verdict.NOT_RECOVERED, said)
@@ -293,6 +322,12 @@ def _why_unknown(case: Case, track: _Track) -> str:
     return f"{name} has had no sample for {phrases.duration(case.now.timestamp() - track.after.times[-1])}"
 
 
+def _proof(case: Case, track: _Track) -> str:
+    """Return a signal's story with the effect, where one can be stated."""
+    found = _effect(case, track)
+    return _trend(track) if isinstance(found, effect.NoEffect) else f"{_trend(track)}, {found}"
+
+
 def _trend(track: _Track) -> str:
     """Return one signal's story with its numbers: before, now, the limit, the untouched nodes."""
     worst = _worst_before(track)
@@ -309,8 +344,9 @@ def _judged(case: Case, tracks: Sequence[_Track], verdict: outcomes.Verdict, sen
         if compared
         else "no control, before and after only"
     )
-    evidence: dict[str, outcomes.Json] = {
-        f"{track.target}.{track.signal}": {
+    evidence: dict[str, outcomes.Json] = {"effect": {_name(track): _stored(_effect(case, track)) for track in tracks}}
+    evidence |= {
+        _name(track): {
             "before": _at_act(track) if track.before.values else None,
             "worst_before": _worst_before(track),
             "after": track.after.values[-1] if track.after.values else None,
@@ -321,3 +357,19 @@ def _judged(case: Case, tracks: Sequence[_Track], verdict: outcomes.Verdict, sen
         for track in tracks
     }
     return outcomes.Judged(verdict, f"{sentence} ({control})", compared, evidence)
+
+
+def _name(track: _Track) -> str:
+    return f"{track.target}.{track.signal}"
+
+
+def _stored(found: effect.Effect | effect.NoEffect) -> outcomes.Json:
+    if isinstance(found, effect.NoEffect):
+        return found.sentence
+    return {
+        "difference": found.difference,
+        "low": found.low,
+        "high": found.high,
+        "num_controls": found.num_controls,
+        "num_instants": found.num_instants,
+    }

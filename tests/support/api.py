@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import fastapi
@@ -18,6 +18,8 @@ from controlplane import telemetry
 from controlplane.api import app, house
 from controlplane.domain import (
     alerting,
+    approvals,
+    breakers,
     capacity,
     errors,
     findings,
@@ -29,9 +31,11 @@ from controlplane.domain import (
     remediation,
     runs,
     ticks,
+    trust,
     windows,
 )
 from controlplane.domain import signals as sig
+from controlplane.runs import asking, moves
 from tests.support.clock import START
 
 ROLES = ("viewer", "operator", "approver", "admin", "events")
@@ -69,6 +73,7 @@ class Runs:
     rows: dict[str, runs.Run] = field(default_factory=dict)
     log: dict[str, list[runs.RunEvent]] = field(default_factory=dict)
     cancelled: list[tuple[str, str]] = field(default_factory=list)
+    answers: list[approvals.Approval] = field(default_factory=list)
 
     async def get(self, run_id: str) -> runs.Run:
         if run_id not in self.rows:
@@ -91,19 +96,51 @@ class Runs:
             for row in self.rows.values()
             if service in {None, row.plan.request.service}
             and incident_id in {None, row.plan.request.incident_id}
-            and (state in {None, row.state} or (state == "unfinished" and not row.state.is_final))
+            and (
+                state in {None, row.state}
+                or (state == "unfinished" and not row.state.is_final)
+                or (state == "asking" and row.question is not None)
+            )
             and runbook in {None, row.plan.request.runbook}
             and dedup_key in {None, row.plan.request.dedup_key}
             and (ended_since is None or (row.ended_at is not None and row.ended_at >= ended_since))
         ]
         return kept[::-1][:limit]
 
+    async def newest(self) -> Mapping[str, runs.Run]:
+        ordered = sorted(self.rows.values(), key=lambda run: (run.created_at, run.id))
+        return {run.plan.request.incident_id: run for run in ordered if run.plan.request.incident_id is not None}
+
     async def events(self, run_id: str) -> Sequence[runs.RunEvent]:
         return tuple(self.log.get(run_id, ()))
+
+    async def approvals(self, run_id: str) -> tuple[approvals.Approval, ...]:
+        return tuple(one for one in self.answers if one.run_id == run_id)
+
+    async def answer(self, run_id: str, who: str, *, is_approved: bool, reason: str, plan_hash: str) -> None:
+        """Admit answers as the engine does; the run does not move."""
+        run = await self.get(run_id)
+        cursor = moves.Cursor(step=run.step, deadline_at=run.deadline_at)
+        step = None if run.state.is_final else asking.find_question(run.plan, cursor)
+        if step is None:
+            raise errors.ConflictError(f"{run_id} is {run.state} and asks nobody any more; nothing was kept")
+        given = approvals.Approval(run_id, step.name, who, is_approved, reason, plan_hash, START)
+        asking.check(given, run.plan, cursor, await self.approvals(run_id))
+        self.answers.append(given)
 
     async def cancel(self, run_id: str, who: str) -> outcomes.RunState:
         self.cancelled.append((run_id, who))
         return (await self.get(run_id)).state
+
+    def ask(self, plan: plans.Plan, *, quorum: int = 1) -> runs.Run:
+        """Let a run wait for people before its first step."""
+        step = plans.PlannedStep(
+            "approval", plans.StepKind.APPROVAL, 3600.0, prompt="May the cache be flushed?", quorum=quorum
+        )
+        run = self.add(replace(plan, steps=(step, *plan.steps)), outcomes.RunState.WAITING)
+        self.event(run.id, runs.RunEventKind.APPROVAL_ASKED, "approval", prompt=step.prompt, quorum=quorum)
+        self.rows[run.id] = replace(run, deadline_at=run.created_at + timedelta(hours=1))
+        return self.rows[run.id]
 
     def add(self, plan: plans.Plan, state: outcomes.RunState = outcomes.RunState.RUNNING) -> runs.Run:
         run = runs.Run(ids.new_id(ids.IdKind.RUN, plan.created_at), plan, state, 0, plan.created_at)
@@ -129,8 +166,19 @@ class Decisions:
     async def record(self, decision: outcomes.Decision) -> None:
         self.rows.append(decision)
 
-    async def find(self, *, incident_id: str | None = None, limit: int = 100) -> Sequence[outcomes.Decision]:
-        return [row for row in self.rows[::-1] if incident_id in {None, row.incident_id}][:limit]
+    async def find(
+        self,
+        *,
+        incident_id: str | None = None,
+        run_id: str | None = None,
+        service: str | None = None,
+        target: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[outcomes.Decision]:
+        wanted = {"incident_id": incident_id, "run_id": run_id, "service": service, "target": target}
+        asked = {name: value for name, value in wanted.items() if value is not None}
+        found = [row for row in self.rows[::-1] if all(getattr(row, name) == asked[name] for name in asked)]
+        return found[:limit]
 
 
 @dataclass
@@ -145,13 +193,14 @@ class Alerts:
         self.stored[notification.idempotency_key] = notification
         return is_new
 
-    async def active(self) -> Sequence[alerting.Alert]:
+    async def active(self, *, service: str | None = None, node: str | None = None) -> Sequence[alerting.Alert]:
         return [alert for one in self.stored.values() for alert in one.alerts]
 
 
 @dataclass
 class Automation:
     brakes: dict[str, str] = field(default_factory=dict)
+    tripped: dict[str, breakers.Breaker] = field(default_factory=dict)
 
     async def paused(self) -> Mapping[str, str]:
         return dict(self.brakes)
@@ -164,6 +213,18 @@ class Automation:
             self.brakes.clear()
         else:
             self.brakes.pop(who, None)
+
+    async def breakers(self) -> Mapping[str, breakers.Breaker]:
+        return dict(self.tripped)
+
+    async def trip(self, service: str, sentence: str, nodes: Sequence[str]) -> None:
+        self.tripped[service] = breakers.Breaker(service, True, START, sentence, tuple(nodes))
+
+    async def reset(self, service: str, who: str, reason: str) -> None:
+        if service not in self.tripped or not self.tripped[service].is_open:
+            raise errors.NotFoundError(f"the breaker of {service} is not open")
+        closed = replace(self.tripped[service], is_open=False, reset_at=START, reset_by=who, reset_reason=reason)
+        self.tripped[service] = closed
 
 
 @dataclass
@@ -201,6 +262,9 @@ class Remediator:
             self.runs.end(run.id, *self.ends)
         return remediation.Submitted(plan, run.id, ALLOWED)
 
+    async def withdraw(self, run_id: str, why: str) -> bool:
+        return False
+
     def plan(self, request: plans.PlanRequest) -> plans.Plan:
         if request.runbook != "flush-cache":
             raise errors.NotFoundError(f"no runbook {request.runbook!r}; did you mean 'flush-cache'?")
@@ -230,6 +294,27 @@ DENIED = outcomes.Denied(
         outcomes.GateAnswer(outcomes.Gate.COOLDOWN, False, "cooldown", {"age_seconds": 60, "limit_seconds": 300}),
     ),
 )
+
+
+@dataclass
+class Trustees:
+    """Standings and books as tests put them in; `resets` keeps who lifted what and why."""
+
+    rows: dict[str, trust.Standing] = field(default_factory=dict)
+    books: dict[str, trust.Book] = field(default_factory=dict)
+    resets: list[tuple[str, str, str]] = field(default_factory=list)
+
+    async def standings(self) -> tuple[trust.Standing, ...]:
+        return tuple(self.rows.values())
+
+    async def book(self, runbook: str) -> trust.Book:
+        return self.books.get(runbook, trust.Book(trust.Ledger()))
+
+    async def reset(self, policy: str, *, who: str, why: str) -> trust.Standing:
+        if policy not in self.rows:
+            raise errors.NotFoundError(f"no policy is named {policy!r}")
+        self.resets.append((policy, who, why))
+        return self.rows[policy]
 
 
 @dataclass
@@ -386,6 +471,7 @@ class Fakes:
     feed: Feed = field(default_factory=lambda: Feed(fleet()))
     tokens: Tokens = field(default_factory=Tokens)
     readiness: Readiness = field(default_factory=Readiness)
+    trustees: Trustees = field(default_factory=Trustees)
 
     def __post_init__(self) -> None:
         self.remediator = Remediator(self.clock, self.runs)
@@ -407,6 +493,7 @@ class Fakes:
             tokens=self.tokens,
             readiness=self.readiness,
             telemetry=self.telemetry,
+            trustees=self.trustees,
             parse_notification=parse_notification,
         )
         return replace(full, **changes)

@@ -9,11 +9,26 @@ from datetime import datetime, timedelta
 
 from anyio import lowlevel
 
-from controlplane.domain import alerting, errors, incidents, outcomes, plans, ports, rungs, runs, services, windows
+from controlplane.domain import (
+    alerting,
+    approvals,
+    breakers,
+    errors,
+    incidents,
+    lanes,
+    outcomes,
+    owners,
+    plans,
+    ports,
+    rungs,
+    runs,
+    services,
+    windows,
+)
 from controlplane.domain import findings as fnd
 from controlplane.domain import signals as sig
 from tests.support import builders
-from tests.support.clock import FakeClock
+from tests.support.clock import START, FakeClock
 
 
 class _Failing:
@@ -99,9 +114,12 @@ class FakeAlertStore(_Failing):
             self.fire(*notification.alerts)
         return is_new
 
-    async def active(self) -> Sequence[alerting.Alert]:
+    async def active(self, *, service: str | None = None, node: str | None = None) -> Sequence[alerting.Alert]:
         await self._turn()
-        return [one for one in self.alerts.values() if one.status is alerting.AlertStatus.FIRING]
+        firing = [one for one in self.alerts.values() if one.status is alerting.AlertStatus.FIRING]
+        named = {"service": service, "node": node}
+        wanted = {label: text for label, text in named.items() if text is not None}
+        return [one for one in firing if all(one.labels.get(label, "") == text for label, text in wanted.items())]
 
 
 class FakeIncidentStore(_Failing):
@@ -160,6 +178,7 @@ class FakeRunStore(_Failing):
         super().__init__()
         self.runs = {run.id: run for run in found}
         self.log: dict[str, list[runs.RunEvent]] = {}
+        self.answers: list[approvals.Approval] = []
 
     def put(self, run: runs.Run, *events: runs.RunEvent) -> None:
         self.runs[run.id] = run
@@ -191,13 +210,28 @@ class FakeRunStore(_Failing):
             and runbook in {None, run.plan.request.runbook}
             and dedup_key in {None, run.plan.request.dedup_key}
             and (ended_since is None or (run.ended_at is not None and run.ended_at >= ended_since))
-            and (state is None or state == run.state or (state == "unfinished" and not run.state.is_final))
+            and _is_in_state(run, state)
         ]
         return sorted(found, key=lambda run: (run.created_at, run.id), reverse=True)[:limit]
+
+    async def newest(self) -> Mapping[str, runs.Run]:
+        await self._turn()
+        ordered = sorted(self.runs.values(), key=lambda run: (run.created_at, run.id))
+        return {run.plan.request.incident_id: run for run in ordered if run.plan.request.incident_id is not None}
 
     async def events(self, run_id: str) -> Sequence[runs.RunEvent]:
         await self._turn()
         return self.log.get(run_id, [])
+
+    async def approvals(self, run_id: str) -> tuple[approvals.Approval, ...]:
+        await self._turn()
+        return tuple(one for one in self.answers if one.run_id == run_id)
+
+
+def _is_in_state(run: runs.Run, wanted: str | None) -> bool:
+    if wanted == "asking":
+        return run.question is not None
+    return wanted is None or wanted == run.state or (wanted == "unfinished" and not run.state.is_final)
 
 
 class FakeDecisionStore(_Failing):
@@ -211,18 +245,66 @@ class FakeDecisionStore(_Failing):
         await self._turn()
         self.decisions.append(decision)
 
-    async def find(self, *, incident_id: str | None = None, limit: int = 100) -> Sequence[outcomes.Decision]:
+    async def find(
+        self,
+        *,
+        incident_id: str | None = None,
+        run_id: str | None = None,
+        service: str | None = None,
+        target: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[outcomes.Decision]:
         await self._turn()
-        found = [one for one in self.decisions if incident_id in {None, one.incident_id}]
+        found = [
+            one
+            for one in self.decisions
+            if incident_id in {None, one.incident_id}
+            and run_id in {None, one.run_id}
+            and service in {None, one.service}
+            and target in {None, one.target}
+        ]
         return found[::-1][:limit]
 
 
+class FakeOwners(_Failing):
+    """Says what the test puts in."""
+
+    def __init__(self, *found: owners.Claim) -> None:
+        super().__init__()
+        self.found = list(found)
+
+    async def claims(self, plan: plans.Plan, run_id: str | None) -> Sequence[owners.Claim]:
+        await self._turn()
+        return self.found
+
+
 class FakeAutomationStore(_Failing):
-    """The kill switch."""
+    """The kill switch, and breakers whose instants are the test's."""
 
     def __init__(self) -> None:
         super().__init__()
         self.brakes: dict[str, str] = {}
+        self.tripped: dict[str, breakers.Breaker] = {}
+        self.now = START
+
+    async def breakers(self) -> Mapping[str, breakers.Breaker]:
+        await self._turn()
+        return dict(self.tripped)
+
+    async def trip(self, service: str, sentence: str, nodes: Sequence[str]) -> None:
+        await self._turn()
+        known = self.tripped.get(service)
+        if known is None or not known.is_open:
+            reset_at = None if known is None else known.reset_at
+            self.tripped[service] = breakers.Breaker(service, True, self.now, sentence, tuple(nodes), reset_at)
+
+    async def reset(self, service: str, who: str, reason: str) -> None:
+        await self._turn()
+        known = self.tripped.get(service)
+        if known is None or not known.is_open:
+            raise errors.NotFoundError(f"the breaker of {service} is not open")
+        changed = {"is_open": False, "reset_at": self.now, "reset_by": who, "reset_reason": reason}
+        self.tripped[service] = dataclasses.replace(known, **changed)
 
     async def paused(self) -> Mapping[str, str]:
         await self._turn()
@@ -270,18 +352,19 @@ class FakeNotifier(_Failing):
 
 
 class FakePlanner(_Failing):
-    """Drafts the builder's plan; `blast` may say what a request takes out of service, `steps` what it does."""
+    """Drafts the builder's plan; `blast` may say what a request takes out of service, `steps` what it does, `lane` where."""
 
     def __init__(self) -> None:
         super().__init__()
         self.steps: Callable[[plans.PlanRequest], tuple[plans.PlannedStep, ...]] | None = None
         self.blast: Callable[[plans.PlanRequest], plans.BlastRadius] | None = None
+        self.lane = lanes.Lane.NODES
         self.drafted: list[plans.PlanRequest] = []
 
     async def draft(self, request: plans.PlanRequest) -> plans.Plan:
         await self._turn()
         self.drafted.append(request)
-        plan = builders.plan(request, id=f"plan_{len(self.drafted)}")
+        plan = builders.plan(request, id=f"plan_{len(self.drafted)}", lane=self.lane)
         plan = plan if self.steps is None else dataclasses.replace(plan, steps=self.steps(request))
         return plan if self.blast is None else dataclasses.replace(plan, blast=self.blast(request))
 
@@ -306,6 +389,16 @@ class FakeRunSubmitter(_Failing):
         if key is not None:
             self.keys[key] = run_id
         return run_id
+
+    async def withdraw(self, run_id: str, why: str) -> bool:
+        await self._turn()
+        run = self._store.runs[run_id]
+        if run.question is None or run.acted_at is not None:
+            return False
+        sentence, now = f"nothing was done: {why}", self._clock.now()
+        ended = dataclasses.replace(run, state=outcomes.RunState.CANCELLED, ended_at=now, sentence=sentence)
+        self._store.put(ended, runs.RunEvent(1, now, runs.RunEventKind.GUARD_DENIED, run.question.name))
+        return True
 
     def _born_at(self, plan: plans.Plan) -> datetime:
         """As the ledger does: the runs of an incident sort by birth, however the clock was set."""

@@ -1,10 +1,11 @@
 """The whole loop over in-memory ports: tick, dispatch, guard, recheck, with every fake within reach."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 from controlplane import expressions
-from controlplane.domain import policies, ports, runs, services
-from controlplane.engine import climb, dispatch, facts, handle, look, recheck, tick
+from controlplane.domain import capacity, policies, ports, runs, services, trust
+from controlplane.engine import autonomy, climb, dispatch, facts, handle, keeping, look, recheck, tick
 from tests.support import builders, fakes
 from tests.support.clock import FakeClock
 
@@ -21,6 +22,7 @@ class Loop:
         managed: Sequence[services.Service] | None = None,
         is_leader: Callable[[], bool] = lambda: True,
         conditions: ports.Conditions | None = None,
+        trusts: trust.TrustStore | None = None,
     ) -> None:
         self.clock = clock
         self.reader = fakes.FakeSignalReader(clock)
@@ -36,16 +38,23 @@ class Loop:
         self.detector = fakes.FakeDetector()
         self.rungs = fakes.FakeRungControl(clock)
         self.services = {one.name: one for one in managed or (builders.service(),)}
-        sources = facts.Sources(self.reader, self.alerts, self.incidents, self.runs, self.automation, self.silences)
-        self.gatherer = facts.Gatherer(sources, self.services, clock)
+        self.owners = fakes.FakeOwners()
+        self.outlooks: dict[str, capacity.Outlook] = {}
+        sources = facts.Sources(
+            self.reader, self.alerts, self.incidents, self.runs, self.automation, self.silences, self.owners
+        )
+        self.gatherer = facts.Gatherer(sources, self.services, clock, outlooks=lambda: self.outlooks)
         self.remediator = dispatch.Dispatch(
             planner=self.planner,
             gatherer=self.gatherer,
-            decisions=self.decisions,
+            keeper=keeping.Keeper(self.decisions, self.automation, clock),
             submitter=self.submitter,
-            clock=clock,
         )
-        self.guard = recheck.Recheck(self.gatherer)
+        self.policies = tuple(offered if offered is not None else (builders.policy(),))
+        self.trusts = trusts
+        self.guard = recheck.Recheck(
+            self.gatherer, trusts, keeper=keeping.Keeper(self.decisions, self.automation, clock)
+        )
         self.pace = pace or handle.Pace()
         self.hands = handle.Hands(
             incidents=self.incidents,
@@ -55,7 +64,7 @@ class Loop:
             notifier=self.notifier,
             conditions=conditions or expressions.Conditions(),
             services=self.services,
-            policies=tuple(offered if offered is not None else (builders.policy(),)),
+            policies=self.policies,
             climber=climb.Climber(self.rungs, self.automation, self.runs, clock),
         )
         self.is_leader = is_leader
@@ -63,6 +72,9 @@ class Loop:
 
     def restarted(self) -> tick.Tick:
         """A tick without any memory, as after a restart of the process."""
+        if self.trusts is not None:
+            reviewer = autonomy.Autonomy(self.trusts, self.policies, trust.Thresholds(), self.clock)
+            self.hands = dataclasses.replace(self.hands, reviewer=reviewer)
         self.tick = tick.Tick(
             eyes=look.Eyes(
                 self.reader, self.alerts, (self.detector,), self.services, fakes.FakeBench(), look.Recent(self.clock)

@@ -15,7 +15,6 @@ from controlplane.runs import config, failpoints
 from controlplane.store import database as db
 from controlplane.store import house
 from tests.support import runs as support
-from tests.support import store as stores
 
 DEDUP_KEY = "the one run"
 
@@ -55,10 +54,10 @@ class FileStage(support.Stage):
         return was_looked_at
 
 
-async def drive(folder: Path, reentry: plans.Reentry, points: failpoints.FailPoints) -> None:
+async def drive(url: str, folder: Path, reentry: plans.Reentry, points: failpoints.FailPoints) -> None:
     """Submit the run, or find it again, and drive it to its end."""
     time = clock.SystemClock()
-    store = house.open_house(db.DatabaseSettings(stores.sqlite_url(folder)), time)
+    store = house.open_house(db.DatabaseSettings(url), time)
     settings = config.RunSettings(poll_seconds=0.02, wait_poll_seconds=0.02, lease_seconds=6.0)
     action = FileAction(folder / "effects", reentry)
     engine = support.make_engine(store, time, FileStage(folder / "looked"), {"note": action}, settings, points)
@@ -71,6 +70,6 @@ async def drive(folder: Path, reentry: plans.Reentry, points: failpoints.FailPoi
     store.close()
 
 
-def main(folder: Path, reentry: plans.Reentry, armed: str) -> None:
+def main(url: str, folder: Path, reentry: plans.Reentry, armed: str) -> None:
     """Be the process: arm a fail point, if any is named, and drive."""
-    asyncio.run(drive(folder, reentry, failpoints.read_environment({"DSCTL_FAILPOINT": armed})))
+    asyncio.run(drive(url, folder, reentry, failpoints.read_environment({"DSCTL_FAILPOINT": armed})))

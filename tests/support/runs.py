@@ -33,6 +33,11 @@ def wait(name: str, until: str = "is_ready", timeout: float = 30.0) -> plans.Pla
     return plans.PlannedStep(name, plans.StepKind.WAIT, timeout, until=until)
 
 
+def ask(name: str = "agree", *, quorum: int = 1, timeout: float = 3600.0, prompt: str = "") -> plans.PlannedStep:
+    """Return a step that asks people."""
+    return plans.PlannedStep(name, plans.StepKind.APPROVAL, timeout, prompt=prompt, quorum=quorum)
+
+
 def edge(kind: str, argument: str) -> plans.FailureEdge:
     """Return a failure edge."""
     return plans.FailureEdge(plans.EdgeKind(kind), argument)
@@ -133,6 +138,7 @@ class Stage:
         self.verdicts: list[outcomes.Verification | Exception] = []
         self.is_ready: bool | Exception = True
         self.escalated: list[tuple[str, str]] = []
+        self.asked: list[tuple[str, str, str, datetime]] = []
         self.is_answering = asyncio.Event()
         self.is_answering.set()
         self.notifier_errors: list[Exception] = []
@@ -170,6 +176,12 @@ class Stage:
             raise self.notifier_errors.pop(0)
         self.escalated.append((to, sentence))
 
+    async def ask(self, run_id: str, service: str, node: str, to: str, sentence: str, until: datetime) -> None:
+        await self.is_answering.wait()
+        if self.notifier_errors:
+            raise self.notifier_errors.pop(0)
+        self.asked.append((run_id, to, sentence, until))
+
     async def follow_up(self, plan: plans.Plan, runbook: str, dedup_key: str) -> str:
         if self.follow_up_errors:
             raise self.follow_up_errors.pop(0)
@@ -201,6 +213,7 @@ def make_engine(
         conditions=stage,
         facts=stage,
         notifier=stage,
+        asker=stage,
         follow_up=stage.follow_up,
         on_ended=stage.on_ended,
     )

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from controlplane.domain import alerting, errors, incidents, outcomes, plans, policies, runs
+from controlplane.domain import alerting, errors, incidents, lanes, outcomes, plans, policies, runs
 from tests.support import builders as b
 from tests.support.clock import FakeClock
 from tests.support.loop import Loop
@@ -42,6 +42,7 @@ class Surge:
         self.clock = clock
         self.loop = Loop(clock, offered=[policy(**fields)])
         self.loop.planner.steps = set_rung
+        self.loop.planner.lane = lanes.Lane.DEGRADATION
         self.press(gateway_queue_depth=150.0)
         self.loop.alerts.fire(alert())
 

@@ -58,6 +58,16 @@ def test_limits_have_the_documented_defaults() -> None:
     assert load(text).hold_seconds == 0.0
 
 
+def test_how_people_are_asked_can_be_chosen() -> None:
+    """One person within an hour unless the policy says otherwise; a slip of the pen is refused."""
+    assert load(GOOD).approval == policies.ApprovalRule(quorum=1, expires_seconds=3600.0)
+    chosen = load(f"{GOOD}  approval: {{quorum: 2, expires: 30m}}\n")
+    assert chosen.approval == policies.ApprovalRule(quorum=2, expires_seconds=1800.0)
+    for wrong in ("quorum: 0", "quorum: 11", "expires: 9s", "until: 1h"):
+        with pytest.raises(errors.InvalidInputError, match="approval"):
+            load(f"{GOOD}  approval: {{{wrong}}}\n")
+
+
 def test_known_signals_may_be_asked_for() -> None:
     """A condition that reads a signal of the catalogue loads."""
     text = GOOD.replace('finding.signal == "queue_depth" &&', 'signal("queue_depth") > 100 &&')

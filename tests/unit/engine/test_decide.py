@@ -150,15 +150,25 @@ def test_observing_says_what_it_would_do() -> None:
     assert said == ("observing: policy cache-poisoned would run flush-cache on chat/node-a: cache_wrong_ratio is 0.4")
 
 
-@pytest.mark.parametrize(
-    ("mode", "verb"), [(policies.Mode.SUGGEST, "suggested"), (policies.Mode.APPROVE, "waits for a person")]
-)
-def test_suggestions_come_with_the_command(mode: policies.Mode, verb: str) -> None:
+def test_suggestions_come_with_the_command() -> None:
     """A person can paste it; a hostile node name stays one word."""
     incident = b.incident(finding=b.finding(node="node-a; rm -rf ~"))
-    said = held(decide.propose(situation(incident), b.policy(mode=mode), true_for_seconds=0.0), Reason.OBSERVING)
-    assert said.startswith(f"{verb}: policy cache-poisoned would run flush-cache")
+    advice = decide.propose(situation(incident), b.policy(mode=policies.Mode.SUGGEST), true_for_seconds=0.0)
+    said = held(advice, Reason.OBSERVING)
+    assert said.startswith("suggested: policy cache-poisoned would run flush-cache")
     assert said.endswith("run `dsctl remediate flush-cache --node 'node-a; rm -rf ~'`")
+
+
+def test_a_policy_in_mode_approve_asks_for_the_run_and_for_people() -> None:
+    """The request says how many have to agree and until when; in mode auto it asks nobody."""
+    rule = policies.ApprovalRule(quorum=2, expires_seconds=600.0)
+    policy = b.policy(mode=policies.Mode.APPROVE, approval=rule)
+    asked = decide.propose(situation(), policy, true_for_seconds=0.0)
+    assert isinstance(asked, plans.PlanRequest)
+    assert (asked.mode, asked.approval, asked.dedup_key) == (policies.Mode.APPROVE, rule, "cache-poisoned:inc_1:0")
+    freely = decide.propose(situation(), replace(policy, mode=policies.Mode.AUTO), true_for_seconds=0.0)
+    assert isinstance(freely, plans.PlanRequest)
+    assert freely.approval is None
 
 
 def test_a_service_wide_suggestion_names_the_service() -> None:

@@ -32,6 +32,30 @@ def test_a_run_in_its_steps_is_acting() -> None:
     assert found == follow.Followed(ACTING, "acting: run run_1 (flush-cache on chat/node-a), step flush (2 of 2); sent")
 
 
+ASKING = b.plan(steps=(plans.PlannedStep("approval", plans.StepKind.APPROVAL, 3600.0), *b.plan().steps))
+
+
+def test_a_run_that_asks_people_says_how_to_answer() -> None:
+    """It is in flight; a person reads the command off the incident."""
+    found = after(b.run(plan=ASKING, state=RunState.WAITING))
+    assert found.incident.state is State.ACTING
+    assert found.sentence == (
+        "waits for approval: run run_1 (flush-cache on chat/node-a); look and answer with `dsctl runs approve run_1`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fields", "is_moot"),
+    [(60.0, {}, True), (59.0, {}, False), (60.0, {"acted_at": START}, False), (60.0, {"step": 1}, False)],
+)
+def test_a_question_is_moot_once_its_trouble_is_over(seconds: float, fields: dict[str, Any], is_moot: bool) -> None:
+    """Quiet for as long as ends an incident, nothing done, nobody has decided; while it is reported it is asked."""
+    run = b.run(**{"plan": ASKING, "state": RunState.WAITING} | fields)
+    now, quiet = START + timedelta(seconds=seconds), b.incident(quiet_since=START)
+    assert follow.is_moot(quiet, run, now, quiet_seconds=60.0) is is_moot
+    assert not follow.is_moot(b.incident(), run, now, quiet_seconds=60.0)
+
+
 def test_a_run_behind_its_steps_is_verifying() -> None:
     """That change is worth a line."""
     found = after(b.run(state=RunState.WAITING, step=1))
