@@ -39,6 +39,68 @@ class Context:
 
 # A benchmark is added together with the module that measures it.
 BENCHMARKS: Mapping[str, Benchmark] = {
+    "burst": Benchmark(
+        "benchmarks.burst",
+        "200 findings at once on 200 nodes: how soon each leads to a run, and how many nodes are out at most",
+        (
+            "targets",
+            "findings",
+            "dispatched",
+            "dispatch_p50_s",
+            "dispatch_p99_s",
+            "p50_s",
+            "p99_s",
+            "max_s",
+            "blast_radius_exceeded",
+            "eject",
+        ),
+    ),
+    "intake": Benchmark(
+        "benchmarks.intake",
+        "alerts a second through the HTTP door into SQLite, and what kill -9 leaves of them",
+        (
+            "single_per_s",
+            "batched_per_s",
+            "single_p99_s",
+            "batched_p99_s",
+            "per_s",
+            "per_s_batched",
+            "answer_p99_s",
+            "commit_per_s",
+            "overloaded",
+            "answered",
+            "accepted",
+            "stored",
+            "lost",
+        ),
+    ),
+    "crash": Benchmark(
+        "benchmarks.crash",
+        "kills the run engine again and again, on SQLite or PostgreSQL, and judges what is left",
+        (
+            "kills",
+            "runs",
+            "lost",
+            "stuck",
+            "out_of_order",
+            "unannounced_repeats",
+            "double_effects",
+            "tokens_backwards",
+            "over_slot",
+            "seconds",
+            "by_kind",
+        ),
+    ),
+    "takeover": Benchmark(
+        "benchmarks.takeover",
+        "how long a run stands still when its replica dies, stops, sleeps or is started anew",
+        ("takeover_p50_s", "takeover_max_s", "graceful_max_s", "late_changes", "sqlite_restart_max_s"),
+    ),
+    "runs": Benchmark(
+        "benchmarks.runs",
+        "five-step runs drained a second on SQLite and PostgreSQL, beside DBOS Transact on SQLite",
+        ("sqlite_per_s", "dbos_sqlite_per_s", "dbos_ratio", "postgres_per_s", "postgres_2_replicas_per_s"),
+    ),
     "forecast": Benchmark(
         "benchmarks.forecast",
         "error and bounds of forecasts of real request rates, against the last value and plain Prophet",
@@ -62,6 +124,21 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "false alarms of the leak detector on real pods, and how soon it finds 2 % an hour",
         ("pods", "false_per_pod_day", "found_ratio", "minutes_2pct"),
         needs_data=True,
+    ),
+    "approvals": Benchmark(
+        "benchmarks.approvals",
+        "what a thousand runs that wait for people cost, and how soon an answer is followed",
+        (
+            "waiting",
+            "threads_added",
+            "tasks_added",
+            "rss_added_mb",
+            "idle_cpu_ratio",
+            "answer_p50_s",
+            "answer_max_s",
+            "restart_live_s",
+            "restart_step_s",
+        ),
     ),
 }
 

@@ -7,6 +7,13 @@ import re
 
 _DURATION = re.compile(r"(?:(?P<hours>[0-9]{1,4})h)?(?:(?P<minutes>[0-9]{1,5})m)?(?:(?P<seconds>[0-9]{1,6})s)?")
 _HOUR = 3600.0
+# What editors are told of a duration; nothing at all is refused by `parse`.
+JSON_SCHEMA = {
+    "type": "string",
+    "pattern": "^(?:[0-9]{1,4}h)?(?:[0-9]{1,5}m)?(?:[0-9]{1,6}s)?$",
+    "minLength": 2,
+    "examples": ["90s", "5m", "1h30m"],
+}
 
 
 def parse(text: object, *, max_seconds: float) -> float:

@@ -71,18 +71,20 @@ class Kind(StrEnum):
     POLICY_CONDITION = "policy condition"
     POLICY_INPUT = "policy input"
     WAIT_CONDITION = "wait condition"
+    STEP_CONDITION = "step condition"
     STEP_INPUT = "step parameter"
 
     @property
     def is_condition(self) -> bool:
         """True when the expression must give true or false."""
-        return self in {Kind.POLICY_CONDITION, Kind.WAIT_CONDITION}
+        return self in {Kind.POLICY_CONDITION, Kind.WAIT_CONDITION, Kind.STEP_CONDITION}
 
 
 _VARIABLES: Mapping[Kind, Mapping[str, cel.Type]] = {
     Kind.POLICY_CONDITION: {**_FINDING, **_INCIDENT, **_SERVICE, **_PLAN},
     Kind.POLICY_INPUT: {**_FINDING, **_INCIDENT, **_SERVICE, **_PLAN},
     Kind.WAIT_CONDITION: {**_INPUTS, **_SERVICE, **_PLAN},
+    Kind.STEP_CONDITION: {**_INPUTS, **_SERVICE, **_PLAN},
     Kind.STEP_INPUT: {**_INPUTS, **_SERVICE, **_PLAN},
 }
 
@@ -129,6 +131,19 @@ def check(expression: str, kind: Kind) -> None:
         raise errors.InvalidInputError(
             f"{kind} {expression!r} gives {program.return_type()!r}, not true or false; compare it with something"
         )
+
+
+def is_timeless(expression: str) -> bool:
+    """Say whether an expression that was checked reads nothing of the fleet: its answer is the same at any time.
+
+    >>> is_timeless("inputs.replicas > 3"), is_timeless('signal("queue_depth") > 3.0')
+    (True, False)
+    """
+    try:
+        _compile(expression, tuple(_ALL), False)
+    except errors.InvalidInputError:
+        return False  # it calls a function that only a running plan has
+    return True
 
 
 def check_template(template: outcomes.Json, kind: Kind) -> None:

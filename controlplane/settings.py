@@ -20,10 +20,11 @@ import pydantic
 import pydantic_settings
 
 from controlplane import strictyaml
-from controlplane.domain import errors, outcomes, policies
+from controlplane.domain import breakers, errors, outcomes, policies
 
 PREFIX = "DSCTL_"
 DEFAULT_FILE = "dsctl.yaml"
+_BREAKER = breakers.Limits()
 
 # Variables with our prefix that are not settings of the server: the command line reads the first ones, and
 # Kubernetes sets the others in every pod of a namespace that has a Service named `dsctl`.
@@ -145,6 +146,58 @@ class Forecast(_Group):
     ] = 120.0
 
 
+class Trust(_Group):
+    """When the record of a policy's runs is good enough to be given more, and bad enough to be given less.
+
+    The bounds are those of the 95 % interval of the share of runs that recovered.
+    """
+
+    min_runs: Annotated[
+        int,
+        _field("Runs with a verdict that a record must hold before more is proposed for a policy."),
+        pydantic.Field(ge=1, le=10_000),
+    ] = 10
+    promote_above: Annotated[
+        float,
+        _field("More is proposed when the share of runs that recovered is above this for certain (lower bound)."),
+        pydantic.Field(gt=0, lt=1),
+    ] = 0.9
+    demote_below: Annotated[
+        float,
+        _field("A policy is taken back a mode when that share is below this for certain (upper bound)."),
+        pydantic.Field(ge=0, lt=1),
+    ] = 0.5
+    worse_in_a_row: Annotated[
+        int,
+        _field("A policy is taken back a mode when so many runs in a row made it worse."),
+        pydantic.Field(ge=1, le=50),
+    ] = 2
+
+    @pydantic.model_validator(mode="after")
+    def _has_two_marks(self) -> "Trust":
+        if self.demote_below >= self.promote_above:
+            raise ValueError(f"demote_below {self.demote_below:g} must be below promote_above {self.promote_above:g}")
+        return self
+
+
+class Guard(_Group):
+    """The breaker on automation itself: how many nodes of a service it may touch before it stands still."""
+
+    breaker_nodes: Annotated[
+        int,
+        _field("So many different nodes of a service may automation take out or act on destructively in the window."),
+        pydantic.Field(ge=1, le=100_000),
+    ] = _BREAKER.nodes
+    breaker_percent: Annotated[
+        float,
+        _field("Or this percentage of the service's nodes, where that is more of them."),
+        pydantic.Field(ge=0, le=100),
+    ] = _BREAKER.percent
+    breaker_window_seconds: Annotated[
+        float, _field("How far back they are counted.", unit="seconds"), pydantic.Field(ge=60, le=86_400)
+    ] = _BREAKER.window_seconds
+
+
 class NodeAdmin(TokenSource):
     """How the admin API of inference nodes is reached."""
 
@@ -229,6 +282,8 @@ class Settings(pydantic_settings.BaseSettings):
     webhook: Annotated[Webhook, _field("Limits of the webhook intake.")] = Webhook()
     detectors: Annotated[Detectors, _field("How easily detectors speak up.")] = Detectors()
     forecast: Annotated[Forecast, _field("How arrivals are foretold.")] = Forecast()
+    trust: Annotated[Trust, _field("When policies are given more or less to do by themselves.")] = Trust()
+    guard: Annotated[Guard, _field("When automation stands still by itself.")] = Guard()
     log: Annotated[Log, _field("How the log looks.")] = Log()
     node_admin: Annotated[NodeAdmin, _field("How the admin API of inference nodes is reached.")] = NodeAdmin()
     node_api: Annotated[

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 import pydantic
+import pydantic_core
 import yaml
 
 from controlplane.domain import errors, outcomes
@@ -39,17 +40,19 @@ _Model = TypeVar("_Model", bound=pydantic.BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document as plain JSON, and the line on which each part of it begins."""
+    """A document as plain JSON, and the line on which each part of it begins; the column, where asked for."""
 
     value: outcomes.Json
     source: str
     lines: Mapping[Path, int] = field(default_factory=dict[Path, int])
+    columns: Mapping[Path, int] = field(default_factory=dict[Path, int])
 
     def place(self, path: Path) -> str:
-        """Return `file:line` of `path`, or of the nearest part around it that exists."""
+        """Return `file:line` of `path`, or of the nearest part around it that exists; with columns `file:line:column`."""
         while path and path not in self.lines:
             path = path[:-1]
-        return f"{self.source}:{self.lines.get(path, 1)}"
+        line = f"{self.source}:{self.lines.get(path, 1)}"
+        return f"{line}:{self.columns.get(path, 1)}" if self.columns else line
 
 
 def load(text: str, *, source: str) -> outcomes.Json:
@@ -75,20 +78,25 @@ def parse(model: type[_Model], text: str, *, source: str) -> _Model:
     return check(model, read(text, source=source))
 
 
-def read(text: str, *, source: str) -> Document:
-    """Return the one document in `text` together with its line numbers; raises InvalidInputError."""
+def read(text: str, *, source: str, with_columns: bool = False) -> Document:
+    """Return the one document in `text` together with its line numbers; raises InvalidInputError.
+
+    `with_columns` is for editors and their like: places, also those in errors, then are `file:line:column`.
+    """
     if len(text) > MAX_CHARACTERS:
         raise errors.InvalidInputError(f"has {len(text)} characters, at most {MAX_CHARACTERS} are read", place=source)
-    reader = _Reader(text, source)
+    reader = _Reader(text, source, with_columns=with_columns)
     try:
         value = reader.document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise errors.InvalidInputError(f"not YAML: {error.problem}", place=f"{source}:{line}") from error
+        place = f"{source}:{mark.line + 1 if mark else 1}"
+        if with_columns:
+            place += f":{mark.column + 1 if mark else 1}"
+        raise errors.InvalidInputError(f"not YAML: {error.problem}", place=place) from error
     except yaml.YAMLError as error:
         raise errors.InvalidInputError(f"not YAML: {error}", place=source) from error
-    return Document(value, source, reader.lines)
+    return Document(value, source, reader.lines, reader.columns)
 
 
 def check(model: type[_Model], document: Document) -> _Model:
@@ -99,11 +107,33 @@ def check(model: type[_Model], document: Document) -> _Model:
         raise _refusal(model, document, error) from error
 
 
+def complaints(model: type[pydantic.BaseModel], document: Document) -> list[errors.InvalidInputError]:
+    """Return everything that keeps a document from being an instance of a model, for whoever writes it."""
+    try:
+        model.model_validate(document.value)
+    except pydantic.ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        return [_spell(model, document, one, "") for one in found if not _is_aftermath(one, found)]
+    return []
+
+
+def _is_aftermath(one: pydantic_core.ErrorDetails, found: list[pydantic_core.ErrorDetails]) -> bool:
+    """Say whether a list is called too short only because its items were refused."""
+    path = one["loc"]
+    return one["type"] == "too_short" and any(other["loc"][: len(path)] == path for other in found if other is not one)
+
+
 def _refusal(
     model: type[pydantic.BaseModel], document: Document, error: pydantic.ValidationError
 ) -> errors.InvalidInputError:
     """Say the first complaint of pydantic in terms of the file; the others mostly follow from it."""
-    complaint = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    first, *others = error.errors(include_url=False, include_input=False, include_context=False)
+    return _spell(model, document, first, f" (and {len(others)} more)" if others else "")
+
+
+def _spell(
+    model: type[pydantic.BaseModel], document: Document, complaint: pydantic_core.ErrorDetails, rest: str
+) -> errors.InvalidInputError:
     path = complaint["loc"]
     spoken = dotted(path)
     if complaint["type"] == "extra_forbidden":
@@ -116,8 +146,6 @@ def _refusal(
         text = "expects a mapping of fields"
     else:
         text = complaint["msg"].removeprefix("Value error, ")
-    more = error.error_count() - 1
-    rest = f" (and {more} more)" if more else ""
     return errors.InvalidInputError(
         f"{spoken}: {text}{rest}" if spoken else f"{text}{rest}", place=document.place(path)
     )
@@ -174,10 +202,12 @@ def _models_in(annotation: object) -> Iterator[type[pydantic.BaseModel]]:
 class _Reader:
     """Builds plain JSON out of the parser's events, one after the other, so that every node knows its line."""
 
-    def __init__(self, text: str, source: str) -> None:
+    def __init__(self, text: str, source: str, *, with_columns: bool) -> None:
         self._source = source
         self._events: Iterator[yaml.Event] = iter(yaml.parse(text, Loader=yaml.SafeLoader))
+        self._with_columns = with_columns
         self.lines: dict[Path, int] = {}
+        self.columns: dict[Path, int] = {}
 
     def document(self) -> outcomes.Json:
         """Return the only document."""
@@ -193,7 +223,7 @@ class _Reader:
 
     def _node(self, event: yaml.Event, path: Path) -> outcomes.Json:
         self._check(event, path)
-        self.lines.setdefault(path, _line(event))
+        self._note(path, event)
         if isinstance(event, yaml.MappingStartEvent):
             return self._mapping(path)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -201,6 +231,12 @@ class _Reader:
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event)
         raise self._refuse(event, "unexpected content")
+
+    def _note(self, path: Path, event: yaml.Event) -> None:
+        """Remember where a part begins: at its key, where it has one."""
+        self.lines.setdefault(path, _line(event))
+        if self._with_columns:
+            self.columns.setdefault(path, _column(event))
 
     def _check(self, event: yaml.Event, path: Path) -> None:
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
@@ -216,7 +252,7 @@ class _Reader:
             key = self._key(event, path)
             if key in found:
                 raise self._refuse(event, f"key {key!r} is given twice; the first is on line {self.lines[*path, key]}")
-            self.lines[*path, key] = _line(event)
+            self._note((*path, key), event)
             found[key] = self._node(next(self._events), (*path, key))
         return found
 
@@ -251,8 +287,13 @@ class _Reader:
         return number
 
     def _refuse(self, event: yaml.Event, message: str) -> errors.InvalidInputError:
-        return errors.InvalidInputError(message, place=f"{self._source}:{_line(event)}")
+        place = f"{self._source}:{_line(event)}"
+        return errors.InvalidInputError(message, place=f"{place}:{_column(event)}" if self._with_columns else place)
 
 
 def _line(event: yaml.Event) -> int:
     return event.start_mark.line + 1 if event.start_mark else 1
+
+
+def _column(event: yaml.Event) -> int:
+    return event.start_mark.column + 1 if event.start_mark else 1

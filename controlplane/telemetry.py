@@ -17,7 +17,7 @@ import structlog
 from prometheus_client import core, registry
 
 from controlplane import version
-from controlplane.domain import alerting, capacity, forecasts, incidents, outcomes, ports, runs, ticks
+from controlplane.domain import alerting, capacity, forecasts, incidents, outcomes, ports, runs, ticks, trust
 
 # A tick reads the whole fleet in a few queries; one that takes longer than its period of 15 s is in trouble.
 _TICK_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0)
@@ -67,12 +67,20 @@ class Telemetry:
         self._incidents: Counter[tuple[str, str]] = Counter()
         self._outlooks: Mapping[str, capacity.Outlook] = {}
         self._is_paused = False
+        self._breakers: Mapping[str, bool] = {}
+        self._ledgers: Mapping[str, trust.Ledger] = {}
+        self._demotions: Mapping[str, bool] = {}
         self._clock = clock
         self._started = clock.monotonic()
         self._since_good: Callable[[], float | None] = lambda: None
         self._make_metrics()
-        self.registry.register(_Levels(self._count_incidents, self.seconds_since_good_tick, lambda: self._is_paused))
+        self.registry.register(
+            _Levels(
+                self._count_incidents, self.seconds_since_good_tick, lambda: self._is_paused, lambda: self._breakers
+            )
+        )
         self.registry.register(_Outlooks(lambda: self._outlooks, clock))
+        self.registry.register(_Ledgers(lambda: self._ledgers, lambda: self._demotions))
 
     def watch_ticks(self, seconds_since_good: Callable[[], float | None]) -> None:
         """Read the age of the last good tick from here, at every scrape."""
@@ -171,9 +179,21 @@ class Telemetry:
         """Remember whether somebody holds the brake, for the metric."""
         self._is_paused = is_paused
 
+    def breakers(self, is_open: Mapping[str, bool]) -> None:
+        """Remember of each managed service whether the breaker on automation is open, for the metric."""
+        self._breakers = is_open
+
     def outlooks(self, outlooks: Mapping[str, capacity.Outlook]) -> None:
         """Remember what is foretold and planned, for the metrics."""
         self._outlooks = outlooks
+
+    def records(self, ledgers: Mapping[str, trust.Ledger], demotions: Mapping[str, bool]) -> None:
+        """Remember the runbooks' records and which policies are demoted, for the metrics."""
+        self._ledgers, self._demotions = ledgers, demotions
+
+    def demoted(self, entry: trust.Entry) -> None:
+        """Log that a policy may do less from now on."""
+        self._log.warning("policy_demoted", policy=entry.policy, mode=entry.mode, sentence=entry.sentence)
 
     def notification(self, notification: alerting.Notification, *, is_new: bool) -> None:
         """Count and log one stored webhook call."""
@@ -218,10 +238,12 @@ class _Levels(registry.Collector):
         incident_counts: Callable[[], Counter[tuple[str, str]]],
         since_good: Callable[[], float],
         is_paused: Callable[[], bool],
+        breakers: Callable[[], Mapping[str, bool]],
     ) -> None:
         self._incident_counts = incident_counts
         self._since_good = since_good
         self._is_paused = is_paused
+        self._breakers = breakers
 
     def describe(self) -> list[core.Metric]:
         """Name the metrics without computing them."""
@@ -236,7 +258,61 @@ class _Levels(registry.Collector):
         since.add_metric([], self._since_good())
         paused = core.GaugeMetricFamily("dsctl_automation_paused", "1 while somebody holds the brake on automation.")
         paused.add_metric([], float(self._is_paused()))
-        return [counts, since, paused]
+        opened = core.GaugeMetricFamily(
+            "dsctl_automation_breaker_open",
+            "1 while automation stands still on a service until a person resets its breaker.",
+            labels=["service"],
+        )
+        for service, is_open in self._breakers().items():
+            opened.add_metric([service], float(is_open))
+        return [counts, since, paused, opened]
+
+
+class _Ledgers(registry.Collector):
+    """The record of each runbook; one of which nothing is known yet has no such series, least of all a zero."""
+
+    def __init__(
+        self, ledgers: Callable[[], Mapping[str, trust.Ledger]], demotions: Callable[[], Mapping[str, bool]]
+    ) -> None:
+        self._ledgers = ledgers
+        self._demotions = demotions
+
+    def describe(self) -> list[core.Metric]:
+        """Name the metrics without computing them."""
+        return []
+
+    def collect(self) -> Iterator[core.Metric]:
+        """Return the gauges as they stand now."""
+        seen = self._ledgers()
+        for metric, text, value in _RECORD:
+            gauge = core.GaugeMetricFamily(metric, text, labels=["runbook"])
+            for name, ledger in seen.items():
+                if (number := value(ledger)) is not None:
+                    gauge.add_metric([name], number)
+            yield gauge
+        demoted = core.GaugeMetricFamily(
+            "dsctl_policy_demoted",
+            "1 while a policy may do less than its file says, for its record.",
+            labels=["policy"],
+        )
+        for name, is_demoted in self._demotions().items():
+            demoted.add_metric([name], float(is_demoted))
+        yield demoted
+
+
+_RECORD: tuple[tuple[str, str, Callable[[trust.Ledger], float | None]], ...] = (
+    ("dsctl_runbook_recorded_runs", "Stored runs that acted and were not cancelled.", lambda one: one.runs),
+    (
+        "dsctl_runbook_success_ratio",
+        "Share of the runs with a verdict that recovered.",
+        lambda one: None if one.success is None else one.success.ratio,
+    ),
+    (
+        "dsctl_runbook_recovery_seconds",
+        "Median time from the last effect of a run to its verdict, where it recovered.",
+        lambda one: None if one.to_recover is None else one.to_recover.median,
+    ),
+)
 
 
 class _Outlooks(registry.Collector):

@@ -11,10 +11,10 @@ from fastapi import exceptions
 from starlette.exceptions import HTTPException
 
 from controlplane.api import edge, guarded, house, problems
-from controlplane.api.routes import control, fleet, health, remediation, webhooks
+from controlplane.api.routes import control, fleet, health, policies, remediation, webhooks
 from controlplane.domain import errors
 
-ROUTES = (*health.ROUTES, *fleet.ROUTES, *remediation.ROUTES, *control.ROUTES, *webhooks.ROUTES)
+ROUTES = (*health.ROUTES, *fleet.ROUTES, *remediation.ROUTES, *policies.ROUTES, *control.ROUTES, *webhooks.ROUTES)
 
 
 def create_app(home: house.House) -> fastapi.FastAPI:

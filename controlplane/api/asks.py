@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, cast
+from typing import Annotated, Self, cast
 
 import pydantic
 
@@ -108,6 +108,20 @@ class RunbookText(Asked):
     source: Annotated[Text, pydantic.StringConstraints(max_length=253)] = "runbook.yaml"
 
 
+class ApprovalRequest(Asked):
+    """A person's answer to a run that asks; `plan_hash` is that of the plan which was looked at."""
+
+    approve: bool
+    plan_hash: Annotated[str, pydantic.StringConstraints(min_length=1, max_length=200)]
+    reason: Text = ""
+
+    @pydantic.model_validator(mode="after")
+    def _says_why_not(self) -> Self:
+        if not self.approve and not self.reason.strip():
+            raise ValueError("say in `reason` why it is rejected")
+        return self
+
+
 class CancelRequest(Asked):
     """Why a run is to stop."""
 
@@ -120,11 +134,23 @@ class PauseRequest(Asked):
     reason: Annotated[Text, pydantic.StringConstraints(min_length=1)]
 
 
+class ResetRequest(Asked):
+    """Why a policy may be trusted again."""
+
+    reason: Annotated[Text, pydantic.StringConstraints(min_length=1)]
+
+
 class ResumeRequest(Asked):
     """Whose brake to release: `who`, one's own without it, or all."""
 
     who: Name | None = None
     everyone: bool = False
+
+
+class BreakerReset(Asked):
+    """Why automation may act again."""
+
+    reason: Annotated[Text, pydantic.StringConstraints(min_length=1)]
 
 
 def _in_utc(instant: datetime) -> datetime:

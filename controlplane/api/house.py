@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Protocol
 
 from controlplane import telemetry
-from controlplane.domain import alerting, outcomes, ports, remediation, ticks
+from controlplane.domain import alerting, outcomes, ports, remediation, ticks, trust
 
 
 class Principal(Protocol):
@@ -133,6 +133,13 @@ class RunControl(Protocol):
         """Ask a run to stop after its current step, and return its state now; raises NotFoundError."""
         ...
 
+    async def answer(self, run_id: str, who: str, *, is_approved: bool, reason: str, plan_hash: str) -> None:
+        """Keep a person's answer to the run's next question, and wake the run if it waits for it.
+
+        Raises NotFoundError, and ConflictError for an answer that may not count, with the reason.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -182,5 +189,6 @@ class House:
     tokens: Tokens
     readiness: Readiness
     telemetry: telemetry.Telemetry
+    trustees: trust.Trustees
     parse_notification: IntakeParser
     max_pending_webhooks: int = 64

@@ -127,7 +127,7 @@ def of_error(error: errors.DsctlError) -> responses.Response:
 def of_refusal(refused: remediation.Refused) -> responses.Response:
     """Say which gate refused, with its numbers; the refusal itself is stored under `decision_id`."""
     answers: list[outcomes.Json] = [
-        {"gate": a.gate, "is_passed": a.is_passed, "sentence": a.sentence, "numbers": dict(a.numbers)}
+        {"gate": a.gate, "is_passed": a.is_passed, "sentence": a.sentence, "numbers": dict(a.numbers), "hint": a.hint}
         for a in refused.guard.answers
     ]
     return response(

@@ -3,13 +3,14 @@
 Read off domain values by attribute; used by the routes. Values only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Generic, Literal, TypeVar
 
 import pydantic
 
 from controlplane.domain import (
+    approvals,
     findings,
     incidents,
     outcomes,
@@ -23,6 +24,7 @@ from controlplane.domain import signals as sig
 from controlplane.observe import coverage
 
 JsonMap = Mapping[str, pydantic.JsonValue]
+_Answers = Sequence[approvals.Approval]
 T = TypeVar("T")
 
 
@@ -52,6 +54,7 @@ class GateAnswer(Told):
     is_passed: bool
     sentence: str
     numbers: JsonMap
+    hint: str = ""
 
 
 class Guard(Told):
@@ -98,6 +101,10 @@ class Step(Told):
     params: JsonMap
     max_attempts: int
     until: str
+    prompt: str
+    quorum: int
+    when: str
+    decided: bool | None
 
 
 class Verify(Told):
@@ -190,15 +197,73 @@ class Run(Told):
         return cls.model_validate(_flat(run))
 
 
+class Answer(Told):
+    """What one person answered; the first answer is the only one."""
+
+    who: str
+    is_approved: bool
+    reason: str
+    at: datetime
+
+
+class Approval(Told):
+    """A step that asks people, and who answered. `is_pending`: the run waits at it now, until `expires_at`.
+
+    `plan_hash` is what an answer has to carry.
+    """
+
+    step: str
+    prompt: str
+    quorum: int
+    is_pending: bool
+    expires_at: datetime | None
+    plan_hash: str
+    answers: list[Answer]
+
+
 class RunDetail(Run, Versioned):
-    """A run with its plan."""
+    """A run with its plan, and the steps of it that ask people."""
 
     plan: Plan
+    approvals: list[Approval]
 
     @classmethod
-    def of(cls, run: runs.Run) -> "RunDetail":
-        """Read off a run."""
-        return cls.model_validate(_flat(run) | {"plan": run.plan})
+    def answered(cls, run: runs.Run, answers: _Answers) -> "RunDetail":
+        """Read off a run and what people answered it."""
+        asking = [step for step in run.plan.steps if step.kind is plans.StepKind.APPROVAL]
+        asked = [_asked(run, step, answers) for step in asking]
+        return cls.model_validate(_flat(run) | {"plan": run.plan, "approvals": asked})
+
+
+class Question(Approval):
+    """A run that waits for people: what it would do, for whom, why, and who answered so far."""
+
+    run_id: str
+    runbook: str
+    service: str
+    target: str
+    requested_by: str
+    reason: str
+    incident_id: str | None
+
+    @classmethod
+    def of(cls, run: runs.Run, step: plans.PlannedStep, answers: _Answers) -> "Question":
+        """Read off a run that stands at a step that asks."""
+        flat = _flat(run) | {"run_id": run.id, "reason": run.plan.request.reason}
+        return cls.model_validate(flat | _asked(run, step, answers))
+
+
+def _asked(run: runs.Run, step: plans.PlannedStep, answers: _Answers) -> dict[str, object]:
+    is_pending = step == run.question
+    return {
+        "step": step.name,
+        "prompt": step.prompt,
+        "quorum": step.quorum,
+        "is_pending": is_pending,
+        "expires_at": run.deadline_at if is_pending else None,
+        "plan_hash": run.plan.hash,
+        "answers": [one for one in answers if one.step == step.name],
+    }
 
 
 def _flat(run: runs.Run) -> dict[str, object]:
@@ -371,6 +436,8 @@ class Decision(Told):
     plan_id: str | None
     run_id: str | None
     answers: list[GateAnswer]
+    times: int
+    since: datetime | None
 
 
 class Brake(Told):
@@ -380,11 +447,25 @@ class Brake(Told):
     reason: str
 
 
+class Breaker(Told):
+    """The breaker of one service: whether automation stands still there, what tripped it, and who reset it last."""
+
+    service: str
+    is_open: bool
+    tripped_at: datetime
+    sentence: str
+    nodes: list[str]
+    reset_at: datetime | None
+    reset_by: str
+    reset_reason: str
+
+
 class Automation(Versioned):
-    """Whether automation may act, and who holds it back."""
+    """Whether automation may act, and who holds it back; `breakers` are the open ones."""
 
     is_paused: bool
     brakes: list[Brake]
+    breakers: list[Breaker]
 
 
 class Whoami(Versioned):

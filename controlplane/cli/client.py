@@ -18,7 +18,7 @@ _EXIT_OF_STATUS = {
 _FIRST_BAD_STATUS = 300
 _HINTS = {
     "unauthorized": "Set DSCTL_TOKEN or DSCTL_TOKEN_FILE, or pass --token-file.",
-    "refused": "`dsctl incidents timeline` and the decision's numbers say more; try again when the gate would pass.",
+    "refused": "`dsctl explain` shows every gate with its numbers, and what would change the answer.",
     "conflict": "Look again with --dry-run, then repeat.",
     "unavailable": "Try again in a moment; `dsctl doctor` shows what does not answer.",
     "overloaded": "Try again in a moment.",

@@ -13,13 +13,16 @@ import typer
 from controlplane.cli import failures, output, state
 from controlplane.cli.commands import (
     alerts,
+    approvals,
     auth,
     automation,
     demo,
     doctor,
+    explain,
     forecast,
     incidents,
     nodes,
+    policies,
     remediate,
     runbooks,
     runs,
@@ -35,11 +38,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("remediate")(remediate.remediate)
+app.command("explain")(explain.explain)
 app.add_typer(runs.app, name="runs")
+app.add_typer(approvals.app, name="approvals")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(nodes.app, name="nodes")
 app.add_typer(forecast.app, name="forecast")
 app.add_typer(runbooks.app, name="runbooks")
+app.add_typer(policies.app, name="policies")
 app.add_typer(automation.app, name="automation")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(auth.app, name="auth")

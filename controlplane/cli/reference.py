@@ -12,7 +12,7 @@ import typer.main
 
 from controlplane import settings
 from controlplane.api import export
-from controlplane.cli import failures, main
+from controlplane.cli import failures, main, schemas
 
 
 def commands() -> str:
@@ -75,6 +75,7 @@ def write(folder: Path) -> None:
     (folder / "api").mkdir(parents=True, exist_ok=True)
     (folder / "settings.md").write_text(settings.markdown(), encoding="utf-8")
     (folder / "cli.md").write_text(commands(), encoding="utf-8")
+    schemas.write(folder / "schemas")
     (folder / "api" / "openapi.json").write_text(export.text(), encoding="utf-8")
 
 

@@ -1,18 +1,22 @@
-"""The pages: a list of runs, one run live, and signing in. Handlers only; nothing is decided and nothing is changed here.
+"""The pages: a list of runs, one run live, answering what it asks, and signing in. Handlers only; nothing is decided here.
 
 `wiring` puts them into the application with `add`, and calls `close` when the server is to stop. Pages work without JavaScript but for live updates; a button that a
-person may not press is not there. Every page but the one for signing in asks for the right to view.
+person may not press is not there. Every page but the one for signing in asks for the right to view, and answering for the
+right to approve; that a form was sent from a page of ours is checked at the edge of the server, for every change.
 """
 
 import re
 from typing import Annotated
+from urllib.parse import quote
 
 import fastapi
+import pydantic
 from fastapi import responses
 
 from controlplane.api import asks, guarded, house, problems, rights
 from controlplane.api.rights import Right
 from controlplane.console import door, parts, rendering, sessions, stream, views
+from controlplane.domain import errors
 
 RUNS = "/runs"
 _MAX_RUNS = 50
@@ -20,6 +24,8 @@ _MAX_RUNS = 50
 _NEXT = re.compile(r"/runs(/[A-Za-z0-9._:-]{1,253})?")
 _EVENT_NUMBER = re.compile(r"[0-9]{1,9}")
 _YEAR_SECONDS = 31_536_000
+# What the buttons of a question say.
+_ANSWERS = {"approve": True, "reject": False}
 
 After = Annotated[int, fastapi.Query(ge=-1, description="Only events with a greater number.")]
 
@@ -72,9 +78,11 @@ async def show_run(
     """One run: where it stands, what it changes, what happened so far."""
     run = await home.runs.get(run_id)  # before the events: a final run then has its last event among them
     events = await home.runs.events(run_id)
+    may_approve = rights.is_granted(who.role, Right.APPROVER)
     html = console.rendering.page(
         "run.html",
         who=who,
+        may_answer=may_approve and views.may_answer(run, await home.runs.approvals(run_id), who.name),
         brakes=await home.automation.paused(),
         run=run,
         state=await parts.Parts(home, console.rendering).view(run, events),
@@ -83,6 +91,24 @@ async def show_run(
         commands=views.commands(run),
     )
     return responses.HTMLResponse(html)
+
+
+async def answer_run(
+    home: guarded.House, who: guarded.Principal, run_id: str, request: fastapi.Request
+) -> fastapi.Response:
+    """Approve or reject what a run asks, for the plan that the page showed; leads back to the page."""
+    fields = await door.form(request)
+    reason = " ".join(fields.get("reason", "").split())  # a browser sends line breaks of two characters
+    asked = {"approve": _ANSWERS.get(fields.get("answer", "")), "reason": reason}
+    try:
+        body = asks.ApprovalRequest.model_validate(asked | {"plan_hash": fields.get("plan_hash", "")})
+    except pydantic.ValidationError as error:
+        said = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise errors.InvalidInputError(f"{said}; go back and answer again") from error
+    await home.run_control.answer(
+        run_id, who.name, is_approved=body.approve, reason=body.reason, plan_hash=body.plan_hash
+    )
+    return _see(f"{RUNS}/{quote(run_id, safe='')}")
 
 
 async def stream_run(
@@ -154,6 +180,7 @@ ROUTES = (
     guarded.Route("GET", RUNS, Right.VIEWER, list_runs),
     guarded.Route("GET", "/runs/{run_id}", Right.VIEWER, show_run),
     guarded.Route("GET", "/runs/{run_id}/events-stream", Right.VIEWER, stream_run),
+    guarded.Route("POST", "/runs/{run_id}/approval", Right.APPROVER, answer_run),
     guarded.Route("GET", door.SIGN_IN, Right.PUBLIC, ask_for_token),
     guarded.Route("POST", door.SIGN_IN, Right.PUBLIC, sign_in),
     guarded.Route("POST", "/sign-out", Right.PUBLIC, sign_out),

@@ -27,7 +27,8 @@ class Parts:
         decisions: Sequence[outcomes.Decision] = ()
         if incident_id is not None:
             decisions = await self.home.decisions.find(incident_id=incident_id, limit=_MAX_DECISIONS)
-        return views.state(run, events, decisions, self.home.clock.now())
+        answers = await self.home.runs.approvals(run.id)
+        return views.state(run, events, decisions, answers, self.home.clock.now())
 
     async def state(self, run: runs.Run, events: Sequence[runs.RunEvent]) -> str:
         """Return the same as HTML."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from controlplane import phrases
-from controlplane.domain import outcomes, plans, runs
+from controlplane.domain import approvals, outcomes, plans, runs
 from controlplane.engine import words
 from controlplane.runs import redaction
 
@@ -18,8 +18,10 @@ _Kind = runs.RunEventKind
 _STANDING: Mapping[runs.RunEventKind, str] = {
     _Kind.STEP_STARTED: "running",
     _Kind.WAITING: "waiting",
+    _Kind.APPROVAL_ASKED: "waiting",
     _Kind.STEP_FINISHED: "done",
     _Kind.STEP_FAILED: "failed",
+    _Kind.STEP_SKIPPED: "left out",
     _Kind.GUARD_DENIED: "refused",
     _Kind.UNDO_STARTED: "undoing",
     _Kind.UNDO_FINISHED: "undone",
@@ -56,6 +58,16 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What a run asks people while it waits for them, and what they have said."""
+
+    prompt: str
+    needed: str
+    expires_at: datetime | None
+    answers: tuple[approvals.Approval, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Everything about a run that changes while it goes on, as of one moment."""
 
@@ -66,12 +78,17 @@ class State:
     awaited: str
     judged: str
     refusals: tuple[outcomes.Decision, ...]
+    question: Question | None = None
 
 
 def state(
-    run: runs.Run, events: Sequence[runs.RunEvent], decisions: Sequence[outcomes.Decision], now: datetime
+    run: runs.Run,
+    events: Sequence[runs.RunEvent],
+    decisions: Sequence[outcomes.Decision],
+    answers: Sequence[approvals.Approval],
+    now: datetime,
 ) -> State:
-    """Return where a run stands; `decisions` are those about its incident."""
+    """Return where a run stands; `decisions` are those about its incident, `answers` what people said to it."""
     judged = [event for event in events if event.kind is _Kind.VERIFIED]
     return State(
         run=run,
@@ -81,7 +98,24 @@ def state(
         awaited=_awaited(run.plan.verify),
         judged=_said(judged[-1]) if judged else "",
         refusals=tuple(one for one in decisions if one.outcome == _DENIED),
+        question=_question(run, answers),
     )
+
+
+def _question(run: runs.Run, answers: Sequence[approvals.Approval]) -> Question | None:
+    step = run.question
+    if step is None:
+        return None
+    given = tuple(one for one in answers if one.step == step.name)
+    num_agreed = sum(one.is_approved for one in given)
+    needed = f"{num_agreed} of {phrases.count(step.quorum, 'approval')}"
+    return Question(step.prompt or f"{step.name}: may the run go on?", needed, run.deadline_at, given)
+
+
+def may_answer(run: runs.Run, answers: Sequence[approvals.Approval], who: str) -> bool:
+    """Say whether `who`, having the role, could still answer what the run asks now."""
+    step = run.question
+    return step is not None and not any(one.who == who and one.step == step.name for one in answers)
 
 
 def age(since: datetime, now: datetime) -> str:
@@ -91,10 +125,18 @@ def age(since: datetime, now: datetime) -> str:
 
 def _step(step: plans.PlannedStep, events: Sequence[runs.RunEvent]) -> Step:
     told = [event for event in events if event.step == step.name and event.kind in _STANDING]
-    does = _call(step.action, step.params) if step.kind is plans.StepKind.ACTION else f"wait until {step.until}"
+    does = _does(step)
     if not told:
         return Step(step.name, does, "planned", None, "")
     return Step(step.name, does, _STANDING[told[-1].kind], told[-1].at, _said(told[-1]))
+
+
+def _does(step: plans.PlannedStep) -> str:
+    if step.kind is plans.StepKind.ACTION:
+        return _call(step.action, step.params)
+    if step.kind is plans.StepKind.APPROVAL:
+        return f"ask for {phrases.count(step.quorum, 'approval')}"
+    return f"wait until {step.until}"
 
 
 def _call(action: str, params: Mapping[str, outcomes.Json]) -> str:
@@ -130,6 +172,8 @@ def commands(run: runs.Run) -> tuple[tuple[str, str], ...]:
     )
     reason = f" --reason {shlex.quote(request.reason)}" if request.reason else ""
     listed = [("Ask for the same again", asked + reason), ("Look at this run", f"dsctl runs get {shlex.quote(run.id)}")]
+    if run.question is not None:
+        listed += [("Look at its plan and agree to it", words.approval(run.id))]
     if not run.state.is_final:
         listed += [
             ("Follow it", f"dsctl runs watch {shlex.quote(run.id)}"),

@@ -65,7 +65,9 @@ class PlannedStep:
 
     `until` is a CEL condition for waits; `timeout_seconds` bounds one attempt of an action, or the whole wait.
     An approval asks `prompt` of people until `quorum` of them agree; `timeout_seconds` is when it expires. `when` is a
-    CEL condition, asked when the step's turn has come; where it is false the step is left out.
+    CEL condition, asked when the step's turn has come; where it is false the step is left out. `decided` is its answer
+    where the request alone decides it. `inputs` are what its conditions read, for a step of an included runbook (None:
+    those of the request).
     When it fails, its own `on_failure` is walked instead of the runbook's (None: the runbook's), unless
     `continue_on_failure` says that the run goes on with the next step.
     """
@@ -82,6 +84,8 @@ class PlannedStep:
     when: str = ""
     prompt: str = ""
     quorum: int = 1
+    decided: bool | None = None
+    inputs: Mapping[str, outcomes.Json] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class PlanRequest:
     """Who wants which runbook on what. `node` is empty when the whole service is meant.
 
     `is_restoring`: it gives back part of what earlier runs of the incident took, so nobody needs to report trouble.
+    `approval`: the plan begins with a step that asks people so, as a policy in mode approve wants it.
     `is_follow_up`: a run failed, and its runbook names this one to end what was begun. `asked` is the hash of a request
     sent under an idempotency key, before planning filled in what it left open; it tells a repeat from another request.
     """
@@ -117,6 +122,7 @@ class PlanRequest:
     is_follow_up: bool = False
     is_restoring: bool = False
     asked: str = ""
+    approval: policies.ApprovalRule | None = None
 
 
 @dataclass(frozen=True, slots=True)

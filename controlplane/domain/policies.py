@@ -35,6 +35,14 @@ class GuardLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalRule:
+    """How a policy in mode approve asks people: `quorum` different ones have to agree before the question expires."""
+
+    quorum: int = 1
+    expires_seconds: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
 class Ladder:
     """The pace of a policy that degrades step by step, instead of running its runbook once.
 
@@ -55,6 +63,8 @@ class Policy:
 
     With a `ladder` the runbook is run once for each step, with the rung as its input `rung`. Where it `repeats`, a run is
     a step on the way and no cure: while the trouble is reported it is asked again at once. `lane` is its runbook's.
+    `approval` counts in mode approve. `written` is the mode of the file, before the ceiling and what was taken away for its
+    record; `demoted` says of the latter what people read, and is empty while nothing was.
     """
 
     name: str
@@ -68,3 +78,6 @@ class Policy:
     ladder: Ladder | None = None
     repeats: bool = False
     lane: lanes.Lane = lanes.Lane.NODES
+    approval: ApprovalRule = field(default_factory=ApprovalRule)
+    written: Mode | None = field(default=None, compare=False)  # says where it comes from, not what it does
+    demoted: str = ""

@@ -9,10 +9,13 @@ from typing import Protocol, TypeVar
 
 from controlplane.domain import (
     alerting,
+    approvals,
+    breakers,
     capacity,
     findings,
     incidents,
     outcomes,
+    owners,
     plans,
     runs,
     services,
@@ -113,8 +116,11 @@ class AlertStore(Protocol):
         """Keep a notification durably; False when the same one was stored before. Raises OverloadedError."""
         ...
 
-    async def active(self) -> Sequence[alerting.Alert]:
-        """Return the alerts whose newest notice says firing; one that is not repeated any more does not."""
+    async def active(self, *, service: str | None = None, node: str | None = None) -> Sequence[alerting.Alert]:
+        """Return the alerts whose newest notice says firing; one that is not repeated any more does not.
+
+        With `service` or `node`, only those with such a label; empty stands for alerts without it.
+        """
         ...
 
 
@@ -162,14 +168,24 @@ class RunStore(Protocol):
         ended_since: datetime | None = None,
         limit: int = 100,
     ) -> Sequence[runs.Run]:
-        """Return runs, newest first. `state` may be a RunState, or `unfinished` for every state not final.
+        """Return runs, newest first.
+
+        `state` may be a RunState, `unfinished` for every state not final, or `asking` for runs that wait for people.
 
         With `ended_since`, only those that have ended, and not before that instant.
         """
         ...
 
+    async def newest(self) -> Mapping[str, runs.Run]:
+        """Return the newest run of each incident that is not closed and has one, by the incident's id."""
+        ...
+
     async def events(self, run_id: str) -> Sequence[runs.RunEvent]:
         """Return the event log of a run in order."""
+        ...
+
+    async def approvals(self, run_id: str) -> tuple[approvals.Approval, ...]:
+        """Return what people answered a run that asks them, oldest first."""
         ...
 
 
@@ -180,13 +196,21 @@ class DecisionStore(Protocol):
         """Append one decision. A repeat of the incident's newest one, by the same gate, may replace it."""
         ...
 
-    async def find(self, *, incident_id: str | None = None, limit: int = 100) -> Sequence[outcomes.Decision]:
+    async def find(
+        self,
+        *,
+        incident_id: str | None = None,
+        run_id: str | None = None,
+        service: str | None = None,
+        target: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[outcomes.Decision]:
         """Return decisions, newest first."""
         ...
 
 
 class AutomationStore(Protocol):
-    """The kill switch."""
+    """The kill switch that people hold, and the breaker of each service that automation trips."""
 
     async def paused(self) -> Mapping[str, str]:
         """Return who holds the brake: name to reason. Empty means automation may act."""
@@ -198,6 +222,29 @@ class AutomationStore(Protocol):
 
     async def resume(self, who: str | None = None) -> None:
         """Release one brake, or all of them."""
+        ...
+
+    async def breakers(self) -> Mapping[str, breakers.Breaker]:
+        """Return the breakers that ever tripped, by service, the open ones and those that were reset."""
+        ...
+
+    async def trip(self, service: str, sentence: str, nodes: Sequence[str]) -> None:
+        """Open the breaker of a service until a person resets it; one that is open stays as it is."""
+        ...
+
+    async def reset(self, service: str, who: str, reason: str) -> None:
+        """Close the breaker of a service; raises NotFoundError when it is not open."""
+        ...
+
+
+class Owners(Protocol):
+    """Who else has a say over what a plan would change: other controllers, and people who hold nodes."""
+
+    async def claims(self, plan: plans.Plan, run_id: str | None) -> Sequence[owners.Claim]:
+        """Return the claims on it but for those of automation itself and of the run that asks.
+
+        Raises RetryLaterError when that cannot be told now.
+        """
         ...
 
 
@@ -217,6 +264,14 @@ class Notifier(Protocol):
         ...
 
 
+class Asker(Protocol):
+    """Calls people whose approval is wanted, through Alertmanager."""
+
+    async def ask(self, run_id: str, service: str, node: str, to: str, sentence: str, until: datetime) -> None:
+        """Send one call, which ends by itself at `until`; raises RetryLaterError when Alertmanager does not answer."""
+        ...
+
+
 class Planner(Protocol):
     """Turns a request into a plan: reads the target's state, changes nothing."""
 
@@ -233,6 +288,10 @@ class RunSubmitter(Protocol):
 
         Raises ConflictError when another run holds the target and may not be queued behind.
         """
+        ...
+
+    async def withdraw(self, run_id: str, why: str) -> bool:
+        """Cancel a run that waits for people and has had no effect; False where it is not so, or not any more."""
         ...
 
 

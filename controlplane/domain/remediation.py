@@ -44,3 +44,7 @@ class Remediator(Protocol):
         hash differs from `expected_hash` (what the person approved is no longer what would run).
         """
         ...
+
+    async def withdraw(self, run_id: str, why: str) -> bool:
+        """Take a request back that waits for people; False when it does not, or has been answered meanwhile."""
+        ...

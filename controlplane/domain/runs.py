@@ -16,8 +16,12 @@ class RunEventKind(StrEnum):
     STEP_FINISHED = "step_finished"
     STEP_FAILED = "step_failed"
     STEP_PROBED = "step_probed"
+    STEP_SKIPPED = "step_skipped"
     GUARD_DENIED = "guard_denied"
     WAITING = "waiting"
+    APPROVAL_ASKED = "approval_asked"
+    APPROVED = "approved"
+    REJECTED = "rejected"
     VERIFY_STARTED = "verify_started"
     VERIFIED = "verified"
     UNDO_STARTED = "undo_started"
@@ -44,7 +48,7 @@ class RunEvent:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run: its plan, where it stands, and how it ended."""
+    """A run: its plan, where it stands, and how it ended. `deadline_at` is until when its step waits at most."""
 
     id: str
     plan: plans.Plan
@@ -55,3 +59,12 @@ class Run:
     ended_at: datetime | None = None
     verdict: outcomes.Verdict | None = None
     sentence: str = ""
+    deadline_at: datetime | None = None
+
+    @property
+    def question(self) -> plans.PlannedStep | None:
+        """The step that asks people, while the run stands at it."""
+        if self.state.is_final or self.step >= len(self.plan.steps):
+            return None
+        step = self.plan.steps[self.step]
+        return step if step.kind is plans.StepKind.APPROVAL else None

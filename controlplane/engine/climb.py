@@ -163,4 +163,4 @@ def _advice(incident: inc.Incident, policy: policies.Policy, step: ladder.Step) 
         return f"observing: {would}"
     verb = "suggested" if policy.mode is policies.Mode.SUGGEST else "waits for a person"
     command = words.command(policy.runbook, service, "", {"rung": step.rung})
-    return f"{verb}: {would}; run `{command}`"
+    return words.with_demotion(f"{verb}: {would}; run `{command}`", policy)

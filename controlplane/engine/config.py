@@ -22,13 +22,16 @@ _MAX_DURATION_SECONDS = 7 * 86400.0
 # A ladder that steps faster than this could not see what its last step did.
 _SHORTEST_STEP_SECONDS = 1.0
 _PACE = policies.Ladder()
+_ASKED = policies.ApprovalRule()
+# More people than anybody has awake at night; a larger number is a slip of the pen.
+_MAX_QUORUM = 10
 
 
 def _duration(text: object) -> float:
     return durations.parse(text, max_seconds=_MAX_DURATION_SECONDS)
 
 
-Duration = Annotated[float, pydantic.BeforeValidator(_duration)]
+Duration = Annotated[float, pydantic.BeforeValidator(_duration), pydantic.WithJsonSchema(durations.JSON_SCHEMA)]
 Name = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 
 
@@ -69,6 +72,12 @@ class _Ladder(_Strict):
         return self
 
 
+class _Approval(_Strict):
+    quorum: int = pydantic.Field(default=_ASKED.quorum, ge=1, le=_MAX_QUORUM)
+    # Nobody can look at a plan in less time than that.
+    expires: Duration = pydantic.Field(default=_ASKED.expires_seconds, ge=10.0)
+
+
 class _Spec(_Strict):
     services: list[str] = pydantic.Field(min_length=1)
     when: str
@@ -80,6 +89,7 @@ class _Spec(_Strict):
     inputs: dict[str, pydantic.JsonValue] = pydantic.Field(default_factory=dict)
     guard: _Guard = _Guard()
     ladder: _Ladder | None = None
+    approval: _Approval = _Approval()
 
 
 class _Policy(_Strict):
@@ -87,6 +97,10 @@ class _Policy(_Strict):
     kind: Literal["Policy"]
     metadata: _Metadata
     spec: _Spec
+
+
+# For whoever makes the JSON Schema of policy files.
+DOCUMENT: type[pydantic.BaseModel] = _Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +159,8 @@ def _load_one(text: str, source: str, known: Known, ceiling: policies.Mode) -> p
         ladder=_ladder(spec.ladder),
         repeats=spec.repeats,
         lane=known.runbooks[spec.runbook],
+        approval=policies.ApprovalRule(spec.approval.quorum, spec.approval.expires),
+        written=spec.mode,
     )
 
 

@@ -110,6 +110,14 @@ def correlate(
     return Correlated(tuple(after), tuple(changes), frozenset(reported), held)
 
 
+def by_scope(incidents: Sequence[inc.Incident]) -> Mapping[tuple[str, bool], Sequence[inc.Incident]]:
+    """Return incidents by service and whether they are about one of its nodes: each is explained by the other kind."""
+    scopes: dict[tuple[str, bool], list[inc.Incident]] = {}
+    for incident in incidents:
+        scopes.setdefault((incident.key.service, bool(incident.key.node)), []).append(incident)
+    return scopes
+
+
 def cause_of(incident: inc.Incident, others: Sequence[inc.Incident]) -> inc.Incident | None:
     """Return the incident that probably explains this one, the worst, then the oldest: a node's explains its service's,
     and an overload of the service what its nodes seem to suffer from.

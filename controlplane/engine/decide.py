@@ -118,7 +118,7 @@ def propose(
     `true_for_seconds` is how long its condition has been true without a break.
     """
     incident = situation.incident
-    if incident.attempts >= policy.guard.max_attempts:
+    if not 0 <= incident.attempts < policy.guard.max_attempts:
         return _spent(incident, policy)
     if true_for_seconds < policy.hold_seconds:
         return _holding(policy, true_for_seconds)
@@ -128,7 +128,7 @@ def propose(
         said = f"held: the inputs of policy {policy.name} cannot be resolved: {error}"
         return outcomes.Hold(outcomes.HoldReason.INVALID_PLAN, said)
     inputs = resolved if isinstance(resolved, dict) else {}
-    if policy.mode is not policies.Mode.AUTO:
+    if policy.mode in (policies.Mode.OBSERVE, policies.Mode.SUGGEST):
         return _advice(incident, policy, inputs)
     return _request(incident, policy, inputs)
 
@@ -144,17 +144,21 @@ def _request(incident: inc.Incident, policy: policies.Policy, inputs: Mapping[st
         service=incident.key.service,
         node=incident.key.node,
         requested_by=f"policy:{policy.name}",
-        reason=words.trouble(incident.finding),
+        reason=words.with_demotion(words.trouble(incident.finding), policy),
         inputs=inputs,
         incident_id=incident.id,
         policy=policy.name,
         mode=policy.mode,
         limits=policy.guard,
         dedup_key=dedup_key(policy, incident),
+        approval=policy.approval if policy.mode is policies.Mode.APPROVE else None,
     )
 
 
 def _spent(incident: inc.Incident, policy: policies.Policy) -> outcomes.Hold:
+    if incident.attempts < 0:
+        said = f"{incident.attempts} attempts are stored for incident {incident.id}, which cannot be; it is not tried again"
+        return outcomes.Hold(outcomes.HoldReason.ATTEMPTS_SPENT, said)
     tried = f"{policy.runbook} was tried {phrases.count(incident.attempts, 'time')} on {_target(incident)}"
     said = f"{tried} and the trouble is still reported; policy {policy.name} allows {policy.guard.max_attempts}"
     return outcomes.Hold(outcomes.HoldReason.ATTEMPTS_SPENT, said)
@@ -167,13 +171,13 @@ def _holding(policy: policies.Policy, true_for_seconds: float) -> outcomes.Hold:
 
 
 def _advice(incident: inc.Incident, policy: policies.Policy, inputs: Mapping[str, outcomes.Json]) -> outcomes.Hold:
-    """Say what would be done; in the modes between observe and auto, also how a person does it."""
+    """Say what would be done; in mode suggest, also how a person does it."""
     would = f"policy {policy.name} would run {policy.runbook} on {_target(incident)}: {words.trouble(incident.finding)}"
     if policy.mode is policies.Mode.OBSERVE:
         return outcomes.Hold(outcomes.HoldReason.OBSERVING, f"observing: {would}")
     command = words.command(policy.runbook, incident.key.service, incident.key.node, inputs)
-    verb = "suggested" if policy.mode is policies.Mode.SUGGEST else "waits for a person"
-    return outcomes.Hold(outcomes.HoldReason.OBSERVING, f"{verb}: {would}; run `{command}`")
+    said = words.with_demotion(f"suggested: {would}; run `{command}`", policy)
+    return outcomes.Hold(outcomes.HoldReason.OBSERVING, said)
 
 
 def _target(incident: inc.Incident) -> str:

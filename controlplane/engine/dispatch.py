@@ -1,14 +1,41 @@
 """The one door to acting: drafts a plan, asks the guard, keeps the answer, submits the run.
 
-Called by the tick for policies and by the API for people; there is no other way to a run. Concurrency: async; guard
-and submission happen under one lock, so that two requests at the same moment cannot both find room in the blast
-radius. It never acts itself.
+Called by the tick for policies and by the API for people; there is no other way to a run. Concurrency: async; all plans
+go through one task, which judges those that wait one after the other, each in the knowledge of those let through before
+it, so that two requests at the same moment cannot both find room in the blast radius. What waits together is stored in
+one commit. It never acts itself.
 """
 
 import asyncio
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from controlplane.domain import errors, ids, outcomes, plans, ports, remediation
-from controlplane.engine import facts, guard
+from controlplane.domain import errors, outcomes, plans, ports, remediation, runs
+from controlplane.engine import facts, guard, keeping
+
+# A burst of hundreds goes through in a few turns; the first of them are stored before the last are judged.
+_MAX_TOGETHER = 32
+
+
+_Passed = remediation.Submitted | remediation.Refused
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A plan before the door, and where its answer goes."""
+
+    plan: plans.Plan
+    passed: "asyncio.Future[_Passed]"
+
+    def tell(self, said: _Passed | BaseException) -> None:
+        """Give the answer, unless whoever asked has gone."""
+        if self.passed.done():
+            return
+        if isinstance(said, BaseException):
+            self.passed.set_exception(said)
+        else:
+            self.passed.set_result(said)
 
 
 class Dispatch:
@@ -19,16 +46,15 @@ class Dispatch:
         *,
         planner: ports.Planner,
         gatherer: facts.Gatherer,
-        decisions: ports.DecisionStore,
+        keeper: keeping.Keeper,
         submitter: ports.RunSubmitter,
-        clock: ports.Clock,
     ) -> None:
         self._planner = planner
         self._gatherer = gatherer
-        self._decisions = decisions
+        self._keeper = keeper
         self._submitter = submitter
-        self._clock = clock
-        self._lock = asyncio.Lock()
+        self._waiting: list[_Waiting] = []
+        self._doorman: asyncio.Task[None] | None = None
 
     async def preview(self, request: plans.PlanRequest) -> remediation.Preview:
         """Dry run: the plan with its difference and the guard's answer; nothing is stored. Raises as `draft`."""
@@ -49,31 +75,67 @@ class Dispatch:
                 f"the plan for {request.runbook} on {plan.target} is now {plan.hash}, not {expected_hash} as approved; "
                 "look at the new difference (--dry-run) and ask again"
             )
-        async with self._lock:
-            answer = guard.check(plan, await self._gatherer.context(plan))
-            if isinstance(answer, outcomes.Denied):
-                return remediation.Refused(plan, answer, await self._keep(plan, answer, None))
-            run_id = await self._submitter.submit(plan)
-        await self._keep(plan, answer, run_id)
-        return remediation.Submitted(plan, run_id, answer)
+        passed = await self._pass(plan)
+        if isinstance(passed, remediation.Submitted):
+            await self._keeper.keep(plan, passed.guard, passed.run_id)
+        return passed
 
-    async def _keep(self, plan: plans.Plan, answer: outcomes.Allowed | outcomes.Denied, run_id: str | None) -> str:
-        """Store the guard's answer with its numbers, so that `why` and `why not` can be asked later."""
-        now, request = self._clock.now(), plan.request
-        is_denied = isinstance(answer, outcomes.Denied)
-        decision = outcomes.Decision(
-            id=ids.new_id(ids.IdKind.DECISION, now),
-            at=now,
-            service=request.service,
-            target=plan.target,
-            runbook=request.runbook,
-            outcome="denied" if is_denied else "allowed",
-            sentence=answer.sentence if is_denied else f"allowed: {request.runbook} on {plan.target}",
-            incident_id=request.incident_id,
-            policy=request.policy,
-            plan_id=plan.id,
-            run_id=run_id,
-            answers=answer.answers,
-        )
-        await self._decisions.record(decision)
-        return decision.id
+    async def _pass(self, plan: plans.Plan) -> _Passed:
+        """Wait for this plan's turn; raises what reading the world and submitting raise."""
+        mine = _Waiting(plan, asyncio.get_running_loop().create_future())
+        self._waiting.append(mine)
+        if self._doorman is None or self._doorman.done():
+            # Not the one who asks: who goes away must not take along those behind.
+            self._doorman = asyncio.create_task(self._keep_door(), name="dispatch")
+        return await mine.passed
+
+    async def _keep_door(self) -> None:
+        """Let through whoever waits, until nobody does."""
+        here: list[_Waiting] = []
+        try:
+            while self._waiting:
+                here, self._waiting = self._waiting[:_MAX_TOGETHER], self._waiting[_MAX_TOGETHER:]
+                await self._let_through([one for one in here if not one.passed.done()])
+        finally:
+            # Nobody is left when all went well.
+            for one in (*here, *self._waiting):
+                one.tell(errors.RetryLaterError("the door was closed before this plan was judged; ask again"))
+            self._waiting.clear()
+
+    async def _let_through(self, together: Sequence[_Waiting]) -> None:
+        contexts = await asyncio.gather(*(self._gatherer.context(one.plan) for one in together), return_exceptions=True)
+        ahead: list[runs.Run] = []
+        judged: list[tuple[_Waiting, outcomes.Allowed | outcomes.Denied]] = []
+        for one, context in zip(together, contexts, strict=True):
+            try:
+                answer = _judge(one.plan, context, ahead)
+            except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for this plan
+                one.tell(error)
+                continue
+            judged.append((one, answer))
+            if isinstance(answer, outcomes.Allowed):
+                ahead.append(runs.Run(one.plan.id, one.plan, outcomes.RunState.QUEUED, 0, one.plan.created_at))
+        await asyncio.gather(*(self._store(one, answer) for one, answer in judged))
+
+    async def _store(self, one: _Waiting, answer: outcomes.Allowed | outcomes.Denied) -> None:
+        """Submit what is allowed; note a refusal before anybody behind is judged, since it may trip the breaker."""
+        try:
+            if isinstance(answer, outcomes.Denied):
+                one.tell(remediation.Refused(one.plan, answer, await self._keeper.keep(one.plan, answer, None)))
+            else:
+                one.tell(remediation.Submitted(one.plan, await self._submitter.submit(one.plan), answer))
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for this plan
+            one.tell(error)
+
+    async def withdraw(self, run_id: str, why: str) -> bool:
+        """Take a request back that waits for people; False when it does not, or has been answered meanwhile."""
+        return await self._submitter.withdraw(run_id, why)
+
+
+def _judge(
+    plan: plans.Plan, context: guard.Context | BaseException, ahead: Sequence[runs.Run]
+) -> outcomes.Allowed | outcomes.Denied:
+    """Ask the guard, with those let through a moment ago counted as in flight; raises what reading the world raised."""
+    if isinstance(context, BaseException):
+        raise context
+    return guard.check(plan, dataclasses.replace(context, unfinished=(*context.unfinished, *ahead)))

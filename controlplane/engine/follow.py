@@ -7,7 +7,8 @@ for Alertmanager's group interval. So the verdict is set at once, the incident s
 as its sources are quiet. If they still report it after the grace time, the trouble was not cured: the incident is open
 again, with its attempts counted. Where the policy repeats there is no grace time, and a run that did not bring recovery
 while the trouble is still reported gives the incident back as well: the load may have grown meanwhile. A run that failed, or that the guard stopped, before it had any effect gives the
-incident back too, its attempt spent; every other end is a person's to judge, a cancellation by a person included.
+incident back too, its attempt spent; every other end is a person's to judge, a cancellation by a person, a refused and a
+missing approval included. A run that waits for people is in flight; its question is taken back once the trouble is gone.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from datetime import datetime
 from controlplane import phrases
 from controlplane.domain import incidents as inc
 from controlplane.domain import outcomes, runs
+from controlplane.engine import words
 
 _UNCURED = frozenset({outcomes.Verdict.NOT_RECOVERED, outcomes.Verdict.WORSE})
 
@@ -72,13 +74,23 @@ def follow(
     return _settle(incident, run, now, is_reported=is_reported, grace_seconds=0.0 if repeats else grace_seconds)
 
 
+def is_moot(incident: inc.Incident, run: runs.Run, now: datetime, *, quiet_seconds: float) -> bool:
+    """Say whether people are asked about trouble that is over: quiet for as long as ends an incident by itself."""
+    if run.question is None or run.acted_at is not None or incident.quiet_since is None:
+        return False
+    return (now - incident.quiet_since).total_seconds() >= quiet_seconds
+
+
 def _since(run: runs.Run, now: datetime) -> float:
     return max(0.0, (now - (run.ended_at or now)).total_seconds())
 
 
 def _in_flight(incident: inc.Incident, run: runs.Run, now: datetime) -> Followed:
     steps = len(run.plan.steps)
-    if run.step >= steps:
+    if run.question is not None:
+        answer = words.approval(run.id)
+        state, said = inc.IncidentState.ACTING, f"waits for approval: {_name(run)}; look and answer with `{answer}`"
+    elif run.step >= steps:
         state, said = inc.IncidentState.VERIFYING, f"verifying: {_name(run)} has acted"
     else:
         step = run.plan.steps[run.step].name

@@ -25,7 +25,7 @@ from controlplane.domain import (
     windows,
 )
 from controlplane.domain import incidents as inc
-from controlplane.engine import climb, correlate, decide, facts, follow, words
+from controlplane.engine import autonomy, climb, correlate, decide, facts, follow, words
 
 _FOLLOWED = frozenset({inc.IncidentState.ACTING, inc.IncidentState.VERIFYING})
 # Whom escalations go to when the runbook names nobody.
@@ -59,17 +59,39 @@ class Hands:
     services: Mapping[str, services.Service]
     policies: Sequence[policies.Policy]
     climber: climb.Climber
+    reviewer: autonomy.Autonomy | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What this tick knows beside the incident itself."""
+    """What this tick knows beside the incident itself; `newest` is the newest run of each incident that has any."""
 
     now: datetime
     view: windows.FleetView | None
     correlated: correlate.Correlated
     unfinished: Sequence[runs.Run]
+    newest: Mapping[str, runs.Run]
     outlooks: Mapping[str, capacity.Outlook] = field(default_factory=dict[str, capacity.Outlook])
+    offered: Sequence[policies.Policy] = ()
+    _runs_of: Mapping[str, Sequence[runs.Run]] = field(init=False)
+    _scopes: Mapping[tuple[str, bool], Sequence[inc.Incident]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Sort what each incident asks for, so that thousands of them do not each look through all."""
+        runs_of: dict[str, list[runs.Run]] = {}
+        for run in self.unfinished:
+            runs_of.setdefault(run.plan.request.service, []).append(run)
+        object.__setattr__(self, "_runs_of", runs_of)
+        object.__setattr__(self, "_scopes", correlate.by_scope(self.correlated.incidents))
+
+    def in_flight(self, key: inc.IncidentKey) -> Sequence[runs.Run]:
+        """Return the unfinished runs on the target of an incident."""
+        return [run for run in self._runs_of.get(key.service, ()) if _is_on(run, key)]
+
+    def cause_of(self, incident: inc.Incident) -> inc.Incident | None:
+        """Return the incident that probably explains this one: of the other scope of its service."""
+        scope = (incident.key.service, not incident.key.node)
+        return correlate.cause_of(incident, self._scopes.get(scope, ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +100,11 @@ class Handled:
 
     sentence: str
     problem: str = ""
+
+
+async def read_offered(hands: Hands) -> Sequence[policies.Policy]:
+    """Return the policies as they may act in this tick: never further than their record allows."""
+    return hands.policies if hands.reviewer is None else await hands.reviewer.review()
 
 
 class Handler:
@@ -100,12 +127,12 @@ class Handler:
 
     async def handle(self, incident: inc.Incident, moment: Moment) -> Handled:
         """Take one incident one step further, and say so."""
-        run = await self._newest_run(incident)
+        run = moment.newest.get(incident.id) or await self._own_run(incident)
         if run is not None and run.id != incident.run_id:
             incident = follow.adopt(incident, run.id, moment.now)
             await self._hands.incidents.save(incident, f"followed from here on: run {run.id}, {run.state}")
         if run is not None and incident.state in _FOLLOWED:
-            policy = self._policy_of(run)
+            policy = _policy_of(run, moment)
             if run.state is outcomes.RunState.SUCCEEDED and policy is not None and policy.ladder is not None:
                 return await self._climb(incident, policy, moment)
             return await self._follow(incident, run, moment)
@@ -114,19 +141,18 @@ class Handler:
             return Handled(waiting, problem=await self._keep_telling(incident, run))
         if incident.state is inc.IncidentState.ESCALATED:
             return await self._tell(incident, run, incident.sentence)
-        if cause := correlate.cause_of(incident, moment.correlated.incidents):
+        if cause := moment.cause_of(incident):
             return await self._symptom(incident, cause)
         return await self._decide(incident, moment)
 
-    async def _newest_run(self, incident: inc.Incident) -> runs.Run | None:
-        """Return the newest run stored for the incident: also one from before a crash, or a person's."""
-        if found := await self._hands.runs.find(incident_id=incident.id, limit=1):
-            return found[0]
+    async def _own_run(self, incident: inc.Incident) -> runs.Run | None:
+        """Return the run the incident names; raises NotFoundError when that is gone."""
         return None if incident.run_id is None else await self._hands.runs.get(incident.run_id)
 
     async def _follow(self, incident: inc.Incident, run: runs.Run, moment: Moment) -> Handled:
         self._true_since.pop(incident.id, None)  # nobody asks the policy meanwhile
-        policy = self._policy_of(run)
+        run = await self._take_back(incident, run, moment)
+        policy = _policy_of(run, moment)
         followed = follow.follow(
             incident,
             run,
@@ -141,6 +167,14 @@ class Handler:
         if followed.incident.state is inc.IncidentState.ESCALATED:
             return await self._tell(followed.incident, run, followed.sentence)
         return Handled(followed.sentence)
+
+    async def _take_back(self, incident: inc.Incident, run: runs.Run, moment: Moment) -> runs.Run:
+        """Cancel a run that still asks people about trouble that is over, and return the run as it is then."""
+        if not follow.is_moot(incident, run, moment.now, quiet_seconds=self._pace.quiet_seconds):
+            return run
+        why = f"no source reports incident {incident.id} any more ({', '.join(incident.sources)})"
+        is_over = await self._hands.remediator.withdraw(run.id, why)
+        return await self._hands.runs.get(run.id) if is_over else run
 
     async def _was_denied(self, run: runs.Run) -> bool:
         """Say whether the guard stopped the run; only asked where it matters."""
@@ -160,7 +194,7 @@ class Handler:
 
     async def _decide(self, incident: inc.Incident, moment: Moment) -> Handled:
         situation = self._situation(incident, moment)
-        policy = decide.match(situation, self._hands.policies, self._hands.conditions)
+        policy = decide.match(situation, moment.offered, self._hands.conditions)
         if isinstance(policy, outcomes.Hold):
             self._true_since.pop(incident.id, None)
             return await self._hold(incident, policy.reason.value, policy.sentence)
@@ -172,11 +206,6 @@ class Handler:
         if answer.reason is outcomes.HoldReason.ATTEMPTS_SPENT:
             return await self._escalate(incident, answer.sentence, moment)
         return await self._hold(incident, f"{policy.name}: {answer.reason.value}", answer.sentence, policy)
-
-    def _policy_of(self, run: runs.Run) -> policies.Policy | None:
-        """Return the policy that asked for the run; None when a person did, or when it is not in force any more."""
-        name = run.plan.request.policy
-        return next((one for one in self._hands.policies if one.name == name), None)
 
     async def _climb(self, incident: inc.Incident, policy: policies.Policy, moment: Moment) -> Handled:
         """Keep the rung, change it by one, or close the incident once full service is back and all are quiet."""
@@ -216,8 +245,7 @@ class Handler:
             age_seconds=max(0.0, (moment.now - incident.opened_at).total_seconds()),
             planned=None if (outlook := moment.outlooks.get(key.service)) is None else outlook.plan,
         )
-        here = [run for run in moment.unfinished if _is_on(run, key)]
-        return decide.Situation(incident, variables, here)
+        return decide.Situation(incident, variables, moment.in_flight(key))
 
     def _true_for(self, incident: inc.Incident, policy: policies.Policy) -> float:
         """Return for how long this policy has matched this incident without a break."""
@@ -236,10 +264,14 @@ class Handler:
             said = f"held: {request.runbook} cannot be run on {_target(incident)}: {error}"
             return await self._hold(incident, f"{request.policy}: {type(error).__name__}", said)
         if isinstance(answer, remediation.Refused):
+            if answer.guard.gate is outcomes.Gate.ATTEMPTS:
+                return await self._escalate(incident, answer.guard.sentence, moment)
             said = f"held: {answer.guard.sentence}"
             await self._note(incident, f"{request.policy}: {answer.guard.gate}", said)
-            return Handled(said)
-        said = f"acting: {request.runbook} on {_target(incident)} as run {answer.run_id}; {request.reason}"
+            # An open breaker waits for a person, and so does the incident; reset, it is tried again by itself.
+            is_open = answer.guard.gate is outcomes.Gate.BREAKER
+            return await self._tell(incident, None, said) if is_open else Handled(said)
+        said = f"{_begins(answer)}: {request.runbook} on {_target(incident)} as run {answer.run_id}; {request.reason}"
         adopted = follow.adopt(incident, answer.run_id, moment.now)
         await self._hands.incidents.save(dataclasses.replace(adopted, sentence=said), said)
         return Handled(said)
@@ -248,7 +280,8 @@ class Handler:
         said = f"escalated: {why}"
         after = dataclasses.replace(incident, state=inc.IncidentState.ESCALATED, sentence=said, updated_at=moment.now)
         await self._hands.incidents.save(after, said)
-        return await self._tell(after, await self._newest_run(after), said)
+        run = moment.newest.get(after.id) or await self._own_run(after)
+        return await self._tell(after, run, said)
 
     async def _tell(self, incident: inc.Incident, run: runs.Run | None, sentence: str) -> Handled:
         """Tell people, and again while nothing changes: Alertmanager forgets what is not repeated."""
@@ -306,8 +339,21 @@ def _is_on(run: runs.Run, key: inc.IncidentKey) -> bool:
     return request.service == key.service and (not request.node or not key.node or request.node == key.node)
 
 
+def _policy_of(run: runs.Run, moment: Moment) -> policies.Policy | None:
+    """Return the policy that asked for the run; None when a person did, or when it is not in force any more."""
+    name = run.plan.request.policy
+    return next((one for one in moment.offered if one.name == name), None)
+
+
 def _target(incident: inc.Incident) -> str:
     return words.target(incident.key.service, incident.key.node)
+
+
+def _begins(answer: remediation.Submitted) -> str:
+    """Return how a run begins: by asking people, with the command that answers, or by acting."""
+    if answer.plan.steps[0].kind is plans.StepKind.APPROVAL:
+        return f"waits for approval (`{words.approval(answer.run_id)}`)"
+    return "acting"
 
 
 def _receiver(run: runs.Run | None) -> str:

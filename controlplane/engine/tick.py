@@ -6,12 +6,14 @@ Called every few seconds and on a wake. It reads the level, never events: a tick
 next one, and a tick that is repeated does nothing twice. Each incident gets one plain sentence. Nothing that goes wrong
 with one incident keeps the others from being handled, and no tick raises.
 
-Why this is safe: an incident acts only while a source reports it; a policy has to ask, in mode auto; every gate of
-`guard` has to agree, here and again at the moment of acting; the run is stored before it acts, at most once per attempt;
-and it is judged afterwards. Concurrency: async; one tick at a time, under a lock.
+Why this is safe: an incident acts only while a source reports it; a policy has to ask, in mode auto, or people have to
+agree to what it asks; every gate of `guard` has to agree, here and again at the moment of acting; the run is stored before it acts, at most once per attempt;
+and it is judged afterwards. Concurrency: async; one tick at a time, under a lock; within it some incidents are handled side
+by side, beginning in order, and only `dispatch` lets one at a time through the guard.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
@@ -22,6 +24,8 @@ from controlplane.engine import correlate, handle, look
 # The schedule ends a tick after a minute, looking takes up to half of that. One incident may take ten seconds, when its
 # node hangs; those that get no turn are first in the next tick, so that a dozen hanging nodes do not starve the rest.
 _HANDLING_SECONDS = 25.0
+# Handling an incident is mostly waiting, for commits and for nodes. What waits for a commit side by side shares it.
+_AT_ONCE = 32
 # As many runs as can be unfinished at once; a target holds one, so this is the size of the fleet.
 _MAX_UNFINISHED = 1000
 
@@ -102,23 +106,52 @@ class Tick:
             new_id=lambda at: ids.new_id(ids.IdKind.INCIDENT, at),
         )
         unfinished = await self._hands.runs.find(state="unfinished", limit=_MAX_UNFINISHED)
-        moment = handle.Moment(now, looked.level.view, correlated, unfinished, looked.outlooks)
+        newest = await self._hands.runs.newest()
+        offered = await handle.read_offered(self._hands)
+        moment = handle.Moment(now, looked.level.view, correlated, unfinished, newest, looked.outlooks, offered)
         problems = list(looked.problems)
         notes = {change.incident.id: change.note for change in correlated.changes}
         lines = [ticks.IncidentLine("", f"alert:{stray.name}", stray.sentence) for stray in looked.strays]
-        until = self._clock.monotonic() + _HANDLING_SECONDS
-        for incident in self._in_turn(correlated.incidents):
-            if not self._is_leader():
-                problems.append("tick: another replica leads now; the rest of this tick is left to it")
-                break
-            if self._clock.monotonic() >= until:
-                self._next_turn = incident.key
-                problems.append(f"tick: no time was left for {incident.key} and those behind it; the next begins there")
-                break
-            sentence = await self._one(incident, notes.get(incident.id, ""), moment, problems)
-            lines.append(ticks.IncidentLine(incident.id, str(incident.key), sentence))
+        turns = self._in_turn(correlated.incidents)
+        said = await self._all(turns, notes, moment, problems)
+        lines += [
+            ticks.IncidentLine(incident.id, str(incident.key), said[incident.id])
+            for incident in turns
+            if incident.id in said
+        ]
         self._handler.forget_all_but({incident.id for incident in correlated.incidents if not incident.is_final})
         return lines, problems
+
+    async def _all(
+        self, incidents: Sequence[inc.Incident], notes: Mapping[str, str], moment: handle.Moment, problems: list[str]
+    ) -> Mapping[str, str]:
+        """Handle incidents in order, some of them at once, and return the sentence of each that got a turn."""
+        said: dict[str, str] = {}
+        waiting, until = deque(incidents), self._clock.monotonic() + _HANDLING_SECONDS
+
+        async def take_turns() -> None:
+            while waiting:
+                if why := self._why_stop(waiting[0], until):
+                    problems.append(why)
+                    waiting.clear()
+                    return
+                incident = waiting.popleft()
+                said[incident.id] = await self._one(incident, notes.get(incident.id, ""), moment, problems)
+                await self._clock.sleep(0)  # thousands that need no port must not keep the event loop from others
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(min(_AT_ONCE, len(waiting))):
+                group.create_task(take_turns(), name=f"tick-{number}")
+        return said
+
+    def _why_stop(self, following: inc.Incident, until: float) -> str:
+        """Say why no further incident is handled in this tick, or nothing."""
+        if not self._is_leader():
+            return "tick: another replica leads now; the rest of this tick is left to it"
+        if self._clock.monotonic() < until:
+            return ""
+        self._next_turn = following.key
+        return f"tick: no time was left for {following.key} and those behind it; the next begins there"
 
     def _in_turn(self, incidents: Sequence[inc.Incident]) -> Sequence[inc.Incident]:
         """Return the incidents in order, beginning with the one that got no turn last time."""

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 
 from controlplane.domain import findings as fnd
-from controlplane.domain import outcomes
+from controlplane.domain import outcomes, policies
 
 
 def target(service: str, node: str) -> str:
@@ -28,6 +28,16 @@ def command(runbook: str, service: str, node: str, inputs: Mapping[str, outcomes
     given = {name: value for name, value in (inputs or {}).items() if value not in (service, node)}
     named = [part for name, value in given.items() for part in ("--input", f"{name}={value}")]
     return shlex.join(["dsctl", "remediate", runbook, *scope, *named])
+
+
+def approval(run_id: str) -> str:
+    """Return the command line that shows what a run asks, and answers it."""
+    return shlex.join(["dsctl", "runs", "approve", run_id])
+
+
+def with_demotion(sentence: str, policy: policies.Policy) -> str:
+    """Return a sentence about a policy, with why it may no longer do what its file says, if that is so."""
+    return f"{sentence}; {policy.demoted}" if policy.demoted else sentence
 
 
 def trouble(finding: fnd.Finding) -> str:

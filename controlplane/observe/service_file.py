@@ -8,13 +8,14 @@ import functools
 import re
 import zoneinfo
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Self
 
 import pydantic
 
 from controlplane import durations, promql, strictyaml
-from controlplane.domain import errors, services
+from controlplane.domain import errors, maintenance, services
 
 # Strict: "5" is not a number, and true is not 1.
 _STRICT = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -34,14 +35,55 @@ _RULES = services.CapacityRules()
 _MAX_DURATION_SECONDS = 86_400.0
 _MAX_EVENT_SECONDS = 7 * 86_400.0
 _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAYS = maintenance.DAYS
 
 
 def _duration(text: object, max_seconds: float = _MAX_DURATION_SECONDS) -> float:
     return durations.parse(text, max_seconds=max_seconds)
 
 
-Duration = Annotated[float, pydantic.BeforeValidator(_duration)]
+def _time_of_day(value: str) -> str:
+    if not _TIME_OF_DAY.fullmatch(value):
+        raise ValueError(f'{value!r} is no time of day; write it as in "09:30"')
+    return value
+
+
+def _seconds_of(time_of_day: str) -> int:
+    hours, minutes = map(int, time_of_day.split(":"))
+    return (hours * 60 + minutes) * 60
+
+
+def _days(value: list[str]) -> list[str]:
+    for day in value:
+        if day not in _DAYS:
+            raise ValueError(f"{day!r} is no day of the week; they are {', '.join(_DAYS)}")
+    return value
+
+
+def _timezone(value: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(value)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{value!r} is no time zone this machine knows; write it as in Europe/Berlin") from error
+    return value
+
+
+def _instant(value: object) -> datetime:
+    advice = 'write it in quotes and with its offset, as in "2026-11-01T22:00+01:00"'
+    try:
+        found = datetime.fromisoformat(value if isinstance(value, str) else "")
+        if found.tzinfo is not None:
+            return found.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{value!r} is no date and time; {advice}") from error
+    raise ValueError(f"{value!r} does not say in which time zone; {advice}")
+
+
+Duration = Annotated[float, pydantic.BeforeValidator(_duration), pydantic.WithJsonSchema(durations.JSON_SCHEMA)]
+TimeOfDay = Annotated[str, pydantic.AfterValidator(_time_of_day)]
+Days = Annotated[list[str], pydantic.Field(min_length=1, max_length=7), pydantic.AfterValidator(_days)]
+Timezone = Annotated[str, pydantic.AfterValidator(_timezone)]
+Instant = Annotated[datetime, pydantic.BeforeValidator(_instant)]
 
 
 class _Objectives(pydantic.BaseModel):
@@ -85,6 +127,7 @@ class _Pool(pydantic.BaseModel):
     max: Annotated[int, pydantic.Field(ge=0)]
     queue_depth_per_node: Positive | None = None
     min_ready: Annotated[int, pydantic.Field(ge=0)] | None = None
+    owner: Annotated[str, pydantic.Field(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -131,45 +174,61 @@ class _Event(pydantic.BaseModel):
     model_config = _STRICT
 
     name: Name
-    at: str
-    lasts: Annotated[float, pydantic.BeforeValidator(functools.partial(_duration, max_seconds=_MAX_EVENT_SECONDS))]
-    days: Annotated[list[str], pydantic.Field(min_length=1, max_length=7)] = list(_DAYS)
-    timezone: str = "UTC"
-
-    @pydantic.field_validator("at")
-    @classmethod
-    def _is_time_of_day(cls, value: str) -> str:
-        if not _TIME_OF_DAY.fullmatch(value):
-            raise ValueError(f'{value!r} is no time of day; write it as in "09:30"')
-        return value
-
-    @pydantic.field_validator("days")
-    @classmethod
-    def _are_days(cls, value: list[str]) -> list[str]:
-        for day in value:
-            if day not in _DAYS:
-                raise ValueError(f"{day!r} is no day of the week; they are {', '.join(_DAYS)}")
-        return value
-
-    @pydantic.field_validator("timezone")
-    @classmethod
-    def _is_known(cls, value: str) -> str:
-        try:
-            zoneinfo.ZoneInfo(value)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise ValueError(f"{value!r} is no time zone this machine knows; write it as in Europe/Berlin") from error
-        return value
+    at: TimeOfDay
+    lasts: Annotated[
+        float,
+        pydantic.BeforeValidator(functools.partial(_duration, max_seconds=_MAX_EVENT_SECONDS)),
+        pydantic.WithJsonSchema(durations.JSON_SCHEMA),
+    ]
+    days: Days = list(_DAYS)
+    timezone: Timezone = "UTC"
 
     def event(self) -> services.CalendarEvent:
         """Return it as the forecast takes it."""
-        hours, minutes = map(int, self.at.split(":"))
         return services.CalendarEvent(
             name=self.name,
-            at_seconds=(hours * 60 + minutes) * 60,
+            at_seconds=_seconds_of(self.at),
             duration_seconds=self.lasts,
-            days=tuple(sorted({_DAYS.index(day) for day in self.days})),
+            days=_numbers(self.days),
             timezone=self.timezone,
         )
+
+
+def _numbers(days: list[str]) -> tuple[int, ...]:
+    return tuple(sorted({_DAYS.index(day) for day in days}))
+
+
+class _Maintenance(pydantic.BaseModel):
+    """Once, with `starts` and `ends`; or every week, with `from` and `to`."""
+
+    model_config = _STRICT
+
+    name: Name
+    starts: Instant | None = None
+    ends: Instant | None = None
+    days: Days | None = None
+    begins: Annotated[TimeOfDay | None, pydantic.Field(alias="from")] = None
+    to: TimeOfDay | None = None
+    timezone: Timezone | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _is_one_kind(self) -> Self:
+        once, weekly = (self.starts, self.ends), (self.begins, self.to, self.days, self.timezone)
+        is_once = None not in once and not any(weekly)
+        is_weekly = None not in weekly[:2] and not any(once)
+        if not is_once and not is_weekly:
+            raise ValueError("needs starts and ends for once, or from and to, with days and timezone, for every week")
+        if self.starts is not None and self.ends is not None and self.ends <= self.starts:
+            raise ValueError(f"ends {self.ends} is not after starts {self.starts}")
+        return self
+
+    def window(self) -> maintenance.Window:
+        """Return it as the guard takes it."""
+        if self.starts is not None and self.ends is not None:
+            return maintenance.Once(self.name, self.starts, self.ends)
+        days = _numbers(self.days or list(_DAYS))
+        begins, ends = _seconds_of(self.begins or ""), _seconds_of(self.to or "")
+        return maintenance.Weekly(self.name, days, begins, ends, self.timezone or "UTC")
 
 
 class _Service(pydantic.BaseModel):
@@ -183,12 +242,17 @@ class _Service(pydantic.BaseModel):
     pools: list[_Pool] = []
     capacity: _Capacity = _Capacity()
     events: Annotated[list[_Event], pydantic.Field(max_length=50)] = []
+    maintenance: Annotated[list[_Maintenance], pydantic.Field(max_length=50)] = []
 
 
 class _File(pydantic.BaseModel):
     model_config = _STRICT
 
     services: Annotated[list[_Service], pydantic.Field(min_length=1)]
+
+
+# For whoever makes the JSON Schema of services.yaml.
+DOCUMENT: type[pydantic.BaseModel] = _File
 
 
 def load(path: Path, *, profiles: Iterable[str] | None = None) -> tuple[services.Service, ...]:
@@ -214,6 +278,7 @@ def parse(text: str, *, source: str, profiles: Iterable[str] | None = None) -> t
     for number, one in enumerate(file.services):
         _check_unique(document, ("services", number, "pools"), [pool.name for pool in one.pools])
         _check_unique(document, ("services", number, "events"), [event.name for event in one.events])
+        _check_unique(document, ("services", number, "maintenance"), [window.name for window in one.maintenance])
         _check_stages(document, number, one)
         if profiles is not None:
             _check_profile(document, number, one.profile, sorted(profiles))
@@ -266,4 +331,5 @@ def _service(one: _Service) -> services.Service:
         pools=tuple(services.Pool(**pool.model_dump()) for pool in one.pools),
         capacity=one.capacity.rules(),
         events=tuple(event.event() for event in one.events),
+        maintenance=tuple(window.window() for window in one.maintenance),
     )

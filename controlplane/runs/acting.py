@@ -18,19 +18,19 @@ _Entries = tuple[moves.Entry, ...]
 
 
 class Acting:
-    """Drives action steps. `is_held` answers whether this replica may still start an effect."""
+    """Drives action steps. `may_act` answers whether this replica may still start an effect for a claim."""
 
     def __init__(
         self,
         ports: config.RunPorts,
         settings: config.RunSettings,
         *,
-        is_held: Callable[[], bool],
+        may_act: Callable[[moves.Claim], bool],
         fail_points: failpoints.FailPoints,
     ) -> None:
         self._ports = ports
         self._settings = settings
-        self._is_held = is_held
+        self._may_act = may_act
         self._fail_points = fail_points
 
     def is_reversible(self, name: str) -> bool:
@@ -96,8 +96,10 @@ class Acting:
             return await self._settle(claim, action, answer)
         if isinstance(answer, outcomes.Denied):
             return self._denied(claim, answer)
-        if not self._is_held():
-            raise errors.LostLeaseError(f"run {claim.run_id}: the lease is too old to start step {claim.step.name}")
+        if not self._may_act(claim):
+            raise errors.LostLeaseError(
+                f"run {claim.run_id}: the lease was not kept up to start step {claim.step.name}"
+            )
         self._fail_points.reach(failpoints.Point.BEFORE_EFFECT)
         outcome = await tries.attempt(
             action.apply(claim.step.params, self._context(claim)), timeout_seconds=claim.step.timeout_seconds

@@ -5,6 +5,7 @@ Filled in by `wiring` and by tests. Pure values.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from actions import api as actions
 from controlplane.domain import plans, ports
@@ -16,6 +17,13 @@ FollowUp = Callable[[plans.Plan, str, str], Awaitable[str]]
 
 # Called on the event loop with the id of a run that has ended; it must not block.
 OnEnded = Callable[[str], None]
+
+
+class _AskNobody:
+    """Leaves it to people to look for what waits for them."""
+
+    async def ask(self, run_id: str, service: str, node: str, to: str, sentence: str, until: datetime) -> None:
+        del run_id, service, node, to, sentence, until
 
 
 def _ignore_end(run_id: str) -> None:
@@ -65,4 +73,5 @@ class RunPorts:
     facts: ports.FleetFacts
     notifier: ports.Notifier
     follow_up: FollowUp
+    asker: ports.Asker = _AskNobody()  # noqa: RUF009 - it has no state
     on_ended: OnEnded = _ignore_end

@@ -11,7 +11,18 @@ import sqlalchemy as sa
 import structlog
 
 from controlplane.domain import errors, outcomes, plans
-from controlplane.runs import acting, config, failpoints, ledger, moves, replica, transitions, undoing, waiting
+from controlplane.runs import (
+    acting,
+    conditions,
+    config,
+    failpoints,
+    ledger,
+    moves,
+    replica,
+    transitions,
+    undoing,
+    waiting,
+)
 from controlplane.store import database as db
 
 _COMMIT_RETRY_SECONDS = 0.2
@@ -35,9 +46,10 @@ class Driver:
         self._member = member
         self._fail_points = fail_points
         self._is_stopping = is_stopping
-        self._acting = acting.Acting(ports, settings, is_held=member.is_held, fail_points=fail_points)
-        self._undoing = undoing.Undoing(ports, settings, database, is_held=member.is_held)
-        self._waiting = waiting.Waiting(ports, settings, self._acting)
+        self._acting = acting.Acting(ports, settings, may_act=member.may_act, fail_points=fail_points)
+        self._undoing = undoing.Undoing(ports, settings, database, may_act=member.may_act)
+        self._conditions = conditions.Conditions(ports, settings, self._acting)
+        self._waiting = waiting.Waiting(ports, settings, self._acting, database)
         self._log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("dsctl.runs")
 
     async def drive(self, claim: moves.Claim) -> outcomes.RunState | None:
@@ -75,8 +87,15 @@ class Driver:
             return await self._waiting.verify(claim)
         if claim.cursor.phase is moves.Phase.UNDO:
             return await self._undoing.next(claim)
+        return await self._step(claim)
+
+    async def _step(self, claim: moves.Claim) -> moves.Move:
+        if transitions.is_condition_open(claim.plan, claim.cursor):
+            return await self._conditions.ask(claim)
         if claim.step.kind is plans.StepKind.WAIT:
             return await self._waiting.wait(claim)
+        if claim.step.kind is plans.StepKind.APPROVAL:
+            return await self._waiting.ask(claim)
         return await self._acting.next(claim)
 
     def _hand_over_if_stopping(self, move: moves.Move) -> moves.Move:

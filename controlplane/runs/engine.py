@@ -10,6 +10,7 @@ database works in threads of its own, the heartbeat in another.
 """
 
 import asyncio
+import dataclasses
 import secrets
 import threading
 from collections.abc import Collection, Coroutine
@@ -18,9 +19,10 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy import exc
 
-from controlplane.domain import errors, ids, outcomes, plans
+from controlplane.domain import approvals, errors, ids, outcomes, plans
 from controlplane.runs import config, driver, errands, failpoints, ledger, moves, replica
 from controlplane.store import database as db
+from controlplane.store import wakeup
 
 # After trouble with the database the loop pauses, so that it does not spin.
 _TROUBLE_SECONDS = 0.5
@@ -56,10 +58,12 @@ class RunEngine:
             driving=self._snapshot,
         )
         self._heartbeat: replica.Heartbeat | None = None
-        self._errands = errands.Errands(database, ports, settings)
+        self._listener: wakeup.Listener | None = None
+        timed = dataclasses.replace(ports, clock=self._member.clock)
+        self._errands = errands.Errands(database, timed, settings)
         self._driver = driver.Driver(
             database,
-            ports,
+            timed,
             settings,
             self._member,
             fail_points=self._fail_points,
@@ -72,6 +76,11 @@ class RunEngine:
         """True while this replica may act: started, its lease fresh, its row present."""
         return self._loop_task is not None and not self._loop_task.done() and self._member.is_held()
 
+    @property
+    def is_gone(self) -> bool:
+        """True when another process took this replica's name: this one has stopped for good and should end."""
+        return self._member.is_gone
+
     async def submit(self, plan: plans.Plan) -> str:
         """Store the run durably and return its id; the same dedup key returns the first run's id.
 
@@ -81,11 +90,15 @@ class RunEngine:
         _check_plan(plan, self._ports)
         run_id = ids.new_id(ids.IdKind.RUN, self._ports.clock.now())
         try:
-            await self._database.write(lambda c: ledger.submit(c, run_id, plan, self._database.now(c)))
+            await self._database.write(lambda connection: self._store(connection, run_id, plan))
         except exc.IntegrityError as error:
             return await self._find_first(plan, error)
         self._wake.set()
         return run_id
+
+    def _store(self, connection: sa.Connection, run_id: str, plan: plans.Plan) -> None:
+        ledger.submit(connection, run_id, plan, self._database.now(connection))
+        wakeup.send(connection)
 
     async def _find_first(self, plan: plans.Plan, error: exc.IntegrityError) -> str:
         def work(connection: sa.Connection) -> tuple[str | None, str | None]:
@@ -107,20 +120,49 @@ class RunEngine:
             self._ports.on_ended(run_id)
         return state
 
+    async def answer(self, run_id: str, who: str, *, is_approved: bool, reason: str, plan_hash: str) -> None:
+        """Keep a person's answer to the run's next question, and wake the run if it waits for it.
+
+        Raises NotFoundError, and ConflictError for an answer that may not count, with the reason.
+        """
+
+        def work(connection: sa.Connection) -> None:
+            at = self._database.now(connection)
+            ledger.answer(connection, approvals.Approval(run_id, "", who, is_approved, reason, plan_hash, at))
+
+        await self._database.write(work)
+        self._wake.set()
+
+    async def withdraw(self, run_id: str, why: str) -> bool:
+        """Cancel a run that waits for people and has had no effect; False where it is not so, or not any more."""
+        is_over = await self._database.write(lambda c: ledger.withdraw(c, run_id, why, self._database.now(c)))
+        if is_over:
+            self._ports.on_ended(run_id)
+        return is_over
+
     async def lead(self, role: str) -> int | None:
         """Return the epoch when this replica leads `role` for the next lease, else None."""
         return await self._member.lead(role)
 
+    async def join(self) -> None:
+        """Register this replica and take over what its predecessors left; `claim_due` then drives step by step."""
+        await self._member.join()
+
     async def start(self) -> None:
         """Register this replica, take over what its predecessors left, and begin to drive."""
-        await self._member.join()
+        await self.join()
         loop = asyncio.get_running_loop()
 
         def on_gone() -> None:
             loop.call_soon_threadsafe(self._on_gone)
 
+        def on_news() -> None:
+            loop.call_soon_threadsafe(self._wake.set)
+
         self._heartbeat = replica.Heartbeat(self._member, self._settings.lease_seconds, on_gone)
         self._heartbeat.start()
+        self._listener = wakeup.Listener(self._database.url, on_news)
+        self._listener.start()
         self._loop_task = asyncio.create_task(self._run(), name="run-engine")
 
     async def stop(self) -> None:
@@ -129,6 +171,8 @@ class RunEngine:
         self._wake.set()
         if self._loop_task is not None:
             await self._loop_task
+        if self._listener is not None:
+            await asyncio.to_thread(self._listener.stop)
         await self._finish_tasks()
         if self._heartbeat is not None:
             await asyncio.to_thread(self._heartbeat.stop)

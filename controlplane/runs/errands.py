@@ -1,7 +1,7 @@
-"""Delivers what ended runs still owe: escalations to people, follow-up runbooks.
+"""Delivers what runs owe: escalations to people, follow-up runbooks, and the news that a run waits for people.
 
-Called by the engine's loop. The debts are rows written together with the end of the run, so neither a crash nor a
-silent Alertmanager loses one. Delivery is at least once: an errand is pushed into the future before it is tried, and
+Called by the engine's loop. The debts are rows written together with the end of the run, or with its question, so neither
+a crash nor a silent Alertmanager loses one. Delivery is at least once: an errand is pushed into the future before it is tried, and
 a replica that dies on the way leaves it to the next. Escalations are tried for ever, at a growing distance.
 Async; one errand at a time per task.
 """
@@ -27,7 +27,7 @@ _MAX_DOUBLINGS = 10
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """One errand in the hands of this replica."""
+    """One errand in the hands of this replica. `until` is when a run that asks stops asking."""
 
     run_id: str
     number: int
@@ -38,7 +38,8 @@ class Owed:
     service: str
     node: str
     incident_id: str
-    ended_at: datetime
+    ended_at: datetime | None
+    until: datetime
     plan: object
 
 
@@ -80,6 +81,7 @@ class Errands:
                 node=row.node,
                 incident_id=row.incident_id or "",
                 ended_at=row.ended_at,
+                until=row.wake_at,
                 plan=row.plan,
             )
             for row in rows
@@ -93,17 +95,22 @@ class Errands:
             await self._follow_up(owed)
 
     async def _escalate(self, owed: Owed) -> None:
-        async def call() -> None:
-            await self._ports.notifier.escalate(owed.incident_id, owed.service, owed.node, owed.argument, owed.sentence)
-
         try:
-            await tries.bounded(call(), timeout_seconds=self._settings.errand_timeout_seconds)
+            await tries.bounded(self._tell(owed), timeout_seconds=self._settings.errand_timeout_seconds)
         except Exception as error:  # noqa: BLE001 - people must hear of it: whatever went wrong, it is tried again
             await self._postpone(owed, str(error))
         else:
             await self._settle(
                 owed, moves.Entry(_Kind.ESCALATED, data={"to": owed.argument, "sentence": owed.sentence})
             )
+
+    async def _tell(self, owed: Owed) -> None:
+        """Tell people; until its end a run owes nothing but calls for approval."""
+        if owed.ended_at is None:
+            named = (owed.run_id, owed.service, owed.node, owed.argument, owed.sentence)
+            await self._ports.asker.ask(*named, owed.until)
+        else:
+            await self._ports.notifier.escalate(owed.incident_id, owed.service, owed.node, owed.argument, owed.sentence)
 
     async def _follow_up(self, owed: Owed) -> None:
         try:
@@ -121,8 +128,9 @@ class Errands:
             await self._settle(owed, moves.Entry(_Kind.FOLLOW_UP, data={"runbook": owed.argument, "run": run_id}))
 
     def _is_timely(self, owed: Owed) -> bool:
+        """Say whether a follow-up still answers the failure: it is owed from the end of a run on."""
         patience = timedelta(seconds=self._settings.follow_up_patience_seconds)
-        return self._ports.clock.now() < owed.ended_at + patience
+        return owed.ended_at is not None and self._ports.clock.now() < owed.ended_at + patience
 
     async def _postpone(self, owed: Owed, reason: str) -> None:
         doubled = self._settings.retry_seconds * 2 ** min(owed.attempts - 1, _MAX_DOUBLINGS)
@@ -139,6 +147,8 @@ class Errands:
 
     async def _settle(self, owed: Owed, entry: moves.Entry) -> None:
         def work(connection: sa.Connection) -> None:
+            # The run first and then its errands, as its owner's commits do: the other order would be a deadlock.
+            connection.execute(sa.select(_RUN.c.id).where(_RUN.c.id == owed.run_id).with_for_update())
             now = self._database.now(connection)
             open_errand = sa.and_(_is(owed.run_id, owed.number), _ERRAND.c.done_at.is_(None))
             if connection.execute(_ERRAND.update().where(open_errand).values(done_at=now)).rowcount:
@@ -152,7 +162,7 @@ def _refused(owed: Owed, reason: str) -> moves.Entry:
 
 
 def _due(now: datetime) -> sa.Select[tuple[object, ...]]:
-    columns = (_RUN.c.service, _RUN.c.node, _RUN.c.incident_id, _RUN.c.ended_at, _RUN.c.plan)
+    columns = (_RUN.c.service, _RUN.c.node, _RUN.c.incident_id, _RUN.c.ended_at, _RUN.c.wake_at, _RUN.c.plan)
     query = sa.select(*_ERRAND.c, *columns).join_from(_ERRAND, _RUN, _RUN.c.id == _ERRAND.c.run_id)
     # As for runs: what is due in the far future was postponed before the clock was stepped back.
     far = now + timedelta(seconds=ledger.MAX_WAKE_SECONDS)

@@ -5,6 +5,7 @@ by the store's `Database`, so each is one transaction. The fence: a commit names
 changes nothing when any of them has moved on.
 """
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,15 +13,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from controlplane.domain import errors, outcomes, plans, runs
-from controlplane.runs import moves, redaction, transitions
+from controlplane.domain import approvals, errors, outcomes, plans, runs
+from controlplane.runs import asking, moves, redaction, transitions
 from controlplane.store import codec, tables
+from controlplane.store import runs as stored
 
-_RUN, _EVENT, _ERRAND = tables.RUN, tables.RUN_EVENT, tables.RUN_ERRAND
+_RUN, _EVENT, _ERRAND, _APPROVAL = tables.RUN, tables.RUN_EVENT, tables.RUN_ERRAND, tables.RUN_APPROVAL
 _Kind = runs.RunEventKind
 _State = outcomes.RunState
 # A parked run looks up at least this often. So a run that seems to sleep for longer was parked before the clock was
-# stepped back, and is due; without that it would hold its target until the clock has caught up.
+# stepped back, and is due; without that it would hold its target until the clock has caught up. One that waits for people
+# sleeps to the end of its time: an answer wakes it, and a thousand of them must not look up for nothing.
 MAX_WAKE_SECONDS = 300.0
 
 
@@ -37,6 +40,7 @@ def submit(connection: sa.Connection, run_id: str, plan: plans.Plan, now: dateti
             "target": plan.target,
             "incident_id": plan.request.incident_id,
             "dedup_key": plan.request.dedup_key,
+            "policy": plan.request.policy,
             "plan": codec.to_json(plan),
             "state": _State.QUEUED,
             "step": 0,
@@ -91,7 +95,8 @@ def claim(connection: sa.Connection, owner: str, now: datetime, limit: int) -> S
 
 def _due(now: datetime) -> sa.Select[Any]:
     is_parked = _RUN.c.state.in_((_State.QUEUED, _State.WAITING))
-    is_due = sa.or_(_RUN.c.wake_at <= now, _RUN.c.wake_at > now + timedelta(seconds=MAX_WAKE_SECONDS))
+    is_lost = sa.and_(_RUN.c.wake_at > now + timedelta(seconds=MAX_WAKE_SECONDS), _RUN.c.awaits.is_(None))
+    is_due = sa.or_(_RUN.c.wake_at <= now, is_lost)
     return sa.select(_RUN).where(is_parked, is_due).order_by(_RUN.c.wake_at, _RUN.c.id)
 
 
@@ -99,14 +104,16 @@ def _claim_row(connection: sa.Connection, row: sa.Row[Any], owner: str, now: dat
     token = row.token + 1
     try:
         plan = codec.from_json(plans.Plan, row.plan)
-        cursor = codec.from_json(moves.Cursor, row.cursor)
+        cursor = _rebase(codec.from_json(moves.Cursor, row.cursor), now)
     except errors.InvariantBrokenError as error:
         _give_up_unreadable(connection, row, str(error), now)
         return None
     opened, entries = transitions.announce(row.id, plan, cursor, now)
     values = {"state": _State.RUNNING, "owner": owner, "token": token, "cursor": codec.to_json(opened)}
+    # The row is locked, so that its count of events is still what was read.
+    values["num_events"] = row.num_events + len(entries)
     connection.execute(_RUN.update().where(_RUN.c.id == row.id).values(values))
-    _append(connection, row.id, entries, token=token, now=now)
+    _insert_events(connection, row.id, entries, last=row.num_events + len(entries), token=token, now=now)
     return moves.Claim(
         run_id=row.id,
         plan=plan,
@@ -117,6 +124,15 @@ def _claim_row(connection: sa.Connection, row: sa.Row[Any], owner: str, now: dat
         is_cancel_requested=row.is_cancel_requested,
         is_in_doubt=transitions.is_in_doubt(plan, cursor),
     )
+
+
+def _rebase(cursor: moves.Cursor, now: datetime) -> moves.Cursor:
+    """Shift a cursor that was opened in the future to now: the clock was stepped back, and a short wait would last as long."""
+    if cursor.opened_at is None or cursor.opened_at <= now:
+        return cursor
+    ahead = cursor.opened_at - now
+    deadline_at = cursor.deadline_at - ahead if cursor.deadline_at is not None else None
+    return dataclasses.replace(cursor, opened_at=now, deadline_at=deadline_at)
 
 
 def _give_up_unreadable(connection: sa.Connection, row: sa.Row[Any], reason: str, now: datetime) -> None:
@@ -150,24 +166,39 @@ def commit(
     May be called again with the same move when it is not known whether the first commit arrived.
     """
     cursor, entries = _announce_next(held, move, now)
+    awaits = None if move.asks is None else held.step.name
+    entries = (*move.entries, *entries)
     revision = held.revision + 1
+    values = {"awaits": awaits, "num_events": _RUN.c.num_events + len(entries), **_values(move, cursor, revision, now)}
     row = connection.execute(
         _RUN.update()
-        .where(
-            _RUN.c.id == held.run_id,
-            _RUN.c.owner == owner,
-            _RUN.c.token == held.token,
-            _RUN.c.revision == held.revision,
-            _RUN.c.state == _State.RUNNING,
-        )
-        .values(_values(move, cursor, revision, now))
-        .returning(_RUN.c.is_cancel_requested)
+        .where(is_owned(owner, held))
+        .values(values)
+        .returning(_RUN.c.is_cancel_requested, _RUN.c.num_events)
     ).first()
     if row is None:
         return _find_arrived(connection, held, revision)
-    _append(connection, held.run_id, (*move.entries, *entries), token=held.token, now=now)
+    if row.is_cancel_requested and move.state is _State.WAITING:
+        # Whoever asked for the end must not wait for as long as the run would have slept.
+        connection.execute(_RUN.update().where(_RUN.c.id == held.run_id).values(wake_at=now))
+    _insert_events(connection, held.run_id, entries, last=row.num_events, token=held.token, now=now)
+    if move.asks is not None:
+        _wake_if_answered(connection, held, move.asks, now)
+    elif held.cursor.is_told and move.state is not _State.WAITING:
+        _settle_calls(connection, held.run_id, now)
     add_errands(connection, held.run_id, move.errands, now)
     return Committed(cursor, revision, row.is_cancel_requested)
+
+
+def is_owned(owner: str, held: moves.Claim) -> sa.ColumnElement[bool]:
+    """Return the fence of every commit: the run is still this owner's, under this token, where this owner left it."""
+    return sa.and_(
+        _RUN.c.id == held.run_id,
+        _RUN.c.owner == owner,
+        _RUN.c.token == held.token,
+        _RUN.c.revision == held.revision,
+        _RUN.c.state == _State.RUNNING,
+    )
 
 
 def _announce_next(held: moves.Claim, move: moves.Move, now: datetime) -> tuple[moves.Cursor, tuple[moves.Entry, ...]]:
@@ -198,13 +229,13 @@ def _values(move: moves.Move, cursor: moves.Cursor, revision: int, now: datetime
     if move.state.is_final:
         return values | _final_values(move.state, move.sentence, now)
     if move.state is not _State.RUNNING:
-        seconds = min(move.wake_seconds, MAX_WAKE_SECONDS)
+        seconds = move.wake_seconds if move.asks is not None else min(move.wake_seconds, MAX_WAKE_SECONDS)
         values |= {"owner": None, "wake_at": now + timedelta(seconds=seconds)}
     return values | {"state": move.state}
 
 
 def _final_values(state: outcomes.RunState, sentence: str, now: datetime) -> dict[str, object]:
-    return {"state": state, "slot": None, "owner": None, "sentence": sentence, "ended_at": now}
+    return {"state": state, "slot": None, "owner": None, "awaits": None, "sentence": sentence, "ended_at": now}
 
 
 def _ended(state: outcomes.RunState, sentence: str) -> moves.Entry:
@@ -235,7 +266,60 @@ def cancel(connection: sa.Connection, run_id: str, who: str, now: datetime) -> o
     values = _final_values(_State.CANCELLED, sentence, now) | {"token": row.token + 1, "acted_at": acted_at}
     connection.execute(_RUN.update().where(_RUN.c.id == run_id).values(values))
     _append(connection, run_id, (requested, _ended(_State.CANCELLED, sentence)), token=row.token, now=now)
+    _settle_calls(connection, run_id, now)
     return _State.CANCELLED
+
+
+def answer(connection: sa.Connection, given: approvals.Approval) -> None:
+    """Keep what a person answered, whether the run asks already or will, and wake it if it waits for that.
+
+    `given` names no step: it is for the next one that asks. Raises NotFoundError, and ConflictError for an answer that
+    may not count.
+    """
+    row = connection.execute(sa.select(_RUN).where(_RUN.c.id == given.run_id).with_for_update()).first()
+    if row is None:
+        raise errors.NotFoundError(f"there is no run {given.run_id}; list them with: dsctl runs list")
+    plan, cursor = codec.from_json(plans.Plan, row.plan), codec.from_json(moves.Cursor, row.cursor)
+    step = asking.find_question(plan, cursor)
+    if outcomes.RunState(row.state).is_final or step is None:
+        raise errors.ConflictError(f"{given.run_id} is {row.state} and asks nobody any more; nothing was kept")
+    given = dataclasses.replace(given, step=step.name)
+    asking.check(given, plan, cursor, stored.read_approvals(connection, given.run_id, step.name))
+    connection.execute(_APPROVAL.insert(), dataclasses.asdict(given))
+    _append(connection, given.run_id, (asking.make_entry(given),), token=row.token, now=given.at)
+    if row.awaits == step.name:
+        connection.execute(_RUN.update().where(_RUN.c.id == given.run_id).values(wake_at=given.at))
+
+
+def withdraw(connection: sa.Connection, run_id: str, why: str, now: datetime) -> bool:
+    """Cancel a run that waits for people and has had no effect; False where it is not so, or not any more."""
+    is_parked = _RUN.c.state.in_((_State.QUEUED, _State.WAITING))
+    asks = sa.and_(_RUN.c.id == run_id, is_parked, _RUN.c.awaits.is_not(None), _RUN.c.acted_at.is_(None))
+    row = connection.execute(sa.select(_RUN.c.awaits, _RUN.c.token).where(asks).with_for_update()).first()
+    if row is None:
+        return False
+    sentence = f"nothing was done: {why}"
+    denied = moves.Entry(_Kind.GUARD_DENIED, row.awaits, {"gate": outcomes.Gate.RESOLVED, "sentence": why})
+    values = _final_values(_State.CANCELLED, sentence, now) | {"token": row.token + 1}
+    connection.execute(_RUN.update().where(_RUN.c.id == run_id).values(values))
+    _append(connection, run_id, (denied, _ended(_State.CANCELLED, sentence)), token=row.token, now=now)
+    _settle_calls(connection, run_id, now)
+    return True
+
+
+def _wake_if_answered(connection: sa.Connection, held: moves.Claim, num_weighed: int, now: datetime) -> None:
+    """Let a run that goes to sleep wake at once when somebody answered while that was decided.
+
+    The run's row is locked by now: an answer either is seen here, or finds the run asleep and wakes it.
+    """
+    if len(stored.read_approvals(connection, held.run_id, held.step.name)) > num_weighed:
+        connection.execute(_RUN.update().where(_RUN.c.id == held.run_id).values(wake_at=now))
+
+
+def _settle_calls(connection: sa.Connection, run_id: str, now: datetime) -> None:
+    """Leave out what people have not been told of a question that is answered or over; only that is owed before the end."""
+    is_owed = sa.and_(_ERRAND.c.run_id == run_id, _ERRAND.c.done_at.is_(None))
+    connection.execute(_ERRAND.update().where(is_owed).values(done_at=now))
 
 
 def find_owned(connection: sa.Connection, owner: str) -> Collection[tuple[str, int]]:
@@ -265,8 +349,8 @@ def results(connection: sa.Connection, run_id: str) -> Mapping[str, Mapping[str,
 
 
 def append(connection: sa.Connection, run_id: str, entry: moves.Entry, now: datetime) -> None:
-    """Add an event to a run that has ended: what became of its errands."""
-    token = connection.execute(sa.select(_RUN.c.token).where(_RUN.c.id == run_id)).scalar_one()
+    """Add an event to a run: what became of its errands."""
+    token = connection.execute(sa.select(_RUN.c.token).where(_RUN.c.id == run_id).with_for_update()).scalar_one()
     _append(connection, run_id, (entry,), token=token, now=now)
 
 
@@ -282,6 +366,21 @@ def _append(
         .values(num_events=_RUN.c.num_events + len(entries))
         .returning(_RUN.c.num_events)
     ).scalar_one()
+    _insert_events(connection, run_id, entries, last=last, token=token, now=now)
+
+
+def _insert_events(
+    connection: sa.Connection,
+    run_id: str,
+    entries: Sequence[moves.Entry],
+    *,
+    last: int,
+    token: int,
+    now: datetime,
+) -> None:
+    """Write the events up to number `last`, which the run's row already counts."""
+    if not entries:
+        return
     first = last - len(entries) + 1
     connection.execute(
         _EVENT.insert(),
@@ -301,7 +400,11 @@ def _append(
 
 
 def add_errands(connection: sa.Connection, run_id: str, errands: Sequence[moves.Errand], now: datetime) -> None:
-    """Store what an ended run owes, in the transaction of its end."""
+    """Store what a run owes, in the transaction of its end or of its question."""
+    if not errands:
+        return
+    last = sa.select(sa.func.coalesce(sa.func.max(_ERRAND.c.number), 0)).where(_ERRAND.c.run_id == run_id)
+    first = connection.execute(last).scalar_one() + 1
     rows: list[dict[str, object]] = [
         {
             "run_id": run_id,
@@ -312,7 +415,6 @@ def add_errands(connection: sa.Connection, run_id: str, errands: Sequence[moves.
             "attempts": 0,
             "due_at": now,
         }
-        for index, errand in enumerate(errands, start=1)
+        for index, errand in enumerate(errands, start=first)
     ]
-    if rows:
-        connection.execute(_ERRAND.insert(), rows)
+    connection.execute(_ERRAND.insert(), rows)

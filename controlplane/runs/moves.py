@@ -28,7 +28,8 @@ class Cursor:
     outcome is in doubt. `is_doubtful`: an earlier try of it may have taken effect. `attempt` counts announcements of
     the thing at the cursor, `opened_at` is the time of the newest. `done` are the action steps that took effect, in
     order; `undo` what is still to be undone, next first; `cause` why the failure edges are walked. `began_at` is the
-    time of the run's first effect.
+    time of the run's first effect. `is_admitted`: the condition of the step at the cursor was asked, and holds;
+    `skipped` are the steps whose condition did not. `is_told`: people were told that the approval at the cursor is wanted.
     """
 
     phase: Phase = Phase.STEPS
@@ -45,6 +46,9 @@ class Cursor:
     is_undecided: bool = False
     cause: str = ""
     began_at: datetime | None = None
+    is_told: bool = False
+    is_admitted: bool = False
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What an ended run still owes: a runbook to run, or people to tell."""
+    """What a run owes, at its end or while it asks: a runbook to run, or people to tell."""
 
     kind: plans.EdgeKind
     argument: str
@@ -69,7 +73,8 @@ class Errand:
 class Move:
     """Everything one fenced commit writes. None leaves a column as it is.
 
-    RUNNING goes on at `cursor` at once, WAITING after `wake_seconds`; a final state ends the run.
+    RUNNING goes on at `cursor` at once, WAITING after `wake_seconds`; a final state ends the run. `asks` is set when the
+    run waits for people: how many had answered when that was decided, so that nobody's answer is slept through.
     """
 
     state: outcomes.RunState
@@ -80,6 +85,7 @@ class Move:
     verdict: outcomes.Verdict | None = None
     sentence: str = ""
     errands: tuple[Errand, ...] = ()
+    asks: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """This process as one of possibly several that drive runs: its lease, its heartbeat, the election of a leader.
 
 Used by the run engine. The database's clock decides leases; the monotonic clock decides when this replica must no
-longer trust its own (self-fencing at 0.8 of the lease, so that it stops before others take over).
+longer trust its own (self-fencing at 0.8 of the lease, so that it stops before others take over). A lease that was lost
+and came back, because the process was paused, covers nothing that was claimed before: others may have driven it since.
 
 Concurrency: `beat` blocks and runs in the heartbeat's own thread, because a blocked event loop must not lose the
 lease silently; the rest is async or a plain read.
@@ -9,16 +10,16 @@ lease silently; the rest is async or a plain read.
 
 import threading
 from collections.abc import Callable, Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 import structlog
 from sqlalchemy import exc
 
 from controlplane.domain import ports
-from controlplane.runs import ledger
+from controlplane.runs import ledger, moves, server_clock
 from controlplane.store import database as db
-from controlplane.store import tables
+from controlplane.store import tables, wakeup
 
 _REPLICA, _LEADER, _RUN = tables.REPLICA, tables.LEADER, tables.RUN
 _FENCE_RATIO = 0.8
@@ -48,6 +49,9 @@ class Replica:
         self._renewed = -float("inf")
         self._is_gone = False
         self._suspects: Collection[_RunToken] = frozenset()
+        self._lost: Collection[_RunToken] = frozenset()
+        self._given_back: set[_RunToken] = set()
+        self.clock = server_clock.ServerClock(clock)
 
     @property
     def is_gone(self) -> bool:
@@ -59,6 +63,11 @@ class Replica:
         age = self._clock.monotonic() - self._renewed
         return not self._is_gone and age < self._lease.total_seconds() * _FENCE_RATIO
 
+    def may_act(self, claim: moves.Claim) -> bool:
+        """Say whether an effect may be started for a claim: the lease is held, and has covered the run all the time."""
+        key = (claim.run_id, claim.token)
+        return self.is_held() and key not in self._lost and key not in self._given_back
+
     async def join(self) -> None:
         """Register, fence predecessors, and take over what they left."""
         started = self._clock.monotonic()
@@ -66,7 +75,7 @@ class Replica:
         self._renewed = started
 
     def _join(self, connection: sa.Connection) -> None:
-        now = self._database.now(connection)
+        now = self._look(connection)
         # The lock of a SQLite file proves that every other replica is dead; elsewhere only the name's predecessor is.
         fenced = sa.true() if self._database.is_exclusive else _REPLICA.c.name == self._name
         connection.execute(_REPLICA.delete().where(fenced))
@@ -77,25 +86,36 @@ class Replica:
     def beat(self) -> None:
         """Renew the lease and put back what nobody drives: dead replicas' runs, and orphans of this one; blocking."""
         started = self._clock.monotonic()
+        driven = frozenset(self._driving())
         owned = self._database.write_blocking(self._beat)
         if self._is_gone:
             return
+        # Before the lease counts again: what was in hand and is another's now must find out before it acts.
+        self._lost = driven - frozenset(owned)
         self._renewed = started
         # A claim is committed a moment before memory knows of it: only what is missing twice in a row is an orphan.
         missing = frozenset(owned) - frozenset(self._driving())
         orphans = missing & frozenset(self._suspects)
         self._suspects = missing
+        # Before they are given back: an event loop that was blocked may begin to drive one only now.
+        self._given_back |= orphans
         for run_id, token in orphans:
             self._database.write_blocking(lambda connection, key=(run_id, token): self._reclaim_orphan(connection, key))
 
     def _beat(self, connection: sa.Connection) -> Collection[_RunToken]:
-        until = self._database.now(connection) + self._lease
+        until = self._look(connection) + self._lease
         renew = _REPLICA.update().where(_REPLICA.c.id == self.id).values(lease_until=until)
         if connection.execute(renew).rowcount == 0:
             self._is_gone = True
             return ()
         self._reclaim_dead(connection)
         return ledger.find_owned(connection, self.id)
+
+    def _look(self, connection: sa.Connection) -> datetime:
+        now = self._database.now(connection)
+        if not self._database.is_exclusive:
+            self.clock.look(now)
+        return now
 
     def _reclaim_dead(self, connection: sa.Connection) -> None:
         now = self._database.now(connection)
@@ -142,6 +162,7 @@ class Replica:
     def _leave(self, connection: sa.Connection) -> None:
         connection.execute(_REPLICA.delete().where(_REPLICA.c.id == self.id))
         ledger.reclaim(connection, _RUN.c.owner == self.id, "its replica stopped", self._database.now(connection))
+        wakeup.send(connection)
 
 
 class Heartbeat:

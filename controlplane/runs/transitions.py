@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from controlplane import phrases
 from controlplane.domain import outcomes, plans, runs
 from controlplane.runs import moves
 
@@ -33,7 +34,7 @@ def announce(
     run_id: str, plan: plans.Plan, cursor: moves.Cursor, now: datetime
 ) -> tuple[moves.Cursor, tuple[moves.Entry, ...]]:
     """Open what stands at the cursor, with the events that say so before it happens."""
-    if cursor.is_open:
+    if cursor.is_open or is_condition_open(plan, cursor):
         return cursor, ()
     opened = dataclasses.replace(cursor, is_open=True, attempt=cursor.attempt + 1, opened_at=now)
     if cursor.phase is moves.Phase.VERIFY:
@@ -41,7 +42,36 @@ def announce(
     if cursor.phase is moves.Phase.UNDO:
         key = undo_key(run_id, cursor.undo[0])
         return opened, (moves.Entry(_Kind.UNDO_STARTED, cursor.undo[0], {"key": key, "attempt": opened.attempt}),)
-    return _announce_step(run_id, plan.steps[cursor.step], opened, now)
+    step = plan.steps[cursor.step]
+    at, (started, *others) = _announce_step(run_id, step, opened, now)
+    if step.when:
+        started = dataclasses.replace(started, data={**started.data, "when": step.when})
+    return at, (started, *others)
+
+
+def is_condition_open(plan: plans.Plan, cursor: moves.Cursor) -> bool:
+    """Say whether the step at the cursor has a condition that has not been asked: nothing of it is announced yet."""
+    if cursor.phase is not moves.Phase.STEPS or cursor.is_admitted:
+        return False
+    step = plan.steps[cursor.step]
+    return bool(step.when) and step.decided is not True
+
+
+def admit(claim: moves.Claim) -> moves.Move:
+    """Go on with the step whose condition holds: it is announced next, and not asked about again."""
+    return moves.Move(_State.RUNNING, dataclasses.replace(claim.cursor, is_admitted=True, deadline_at=None))
+
+
+def leave_out(claim: moves.Claim) -> moves.Move:
+    """Leave a step whose condition does not hold: it is neither done nor failed."""
+    step = claim.step
+    entry = moves.Entry(
+        _Kind.STEP_SKIPPED, step.name, {"when": step.when, "sentence": f"left out: {step.when} is false"}
+    )
+    claim = dataclasses.replace(
+        claim, cursor=dataclasses.replace(claim.cursor, skipped=(*claim.cursor.skipped, step.name))
+    )
+    return _leave_step(claim, claim.cursor.done, (entry,), None)
 
 
 def _announce_step(
@@ -51,6 +81,14 @@ def _announce_step(
         deadline = now + timedelta(seconds=step.timeout_seconds)
         waiting = moves.Entry(_Kind.WAITING, step.name, {"until": step.until, "deadline": deadline.isoformat()})
         return dataclasses.replace(opened, deadline_at=deadline), (moves.Entry(_Kind.STEP_STARTED, step.name), waiting)
+    if step.kind is plans.StepKind.APPROVAL:
+        deadline = now + timedelta(seconds=step.timeout_seconds)
+        needed = phrases.count(step.quorum, "approval")
+        until = deadline.strftime("%Y-%m-%d %H:%M UTC")
+        said = f"waits for {needed} until {until}{f': {step.prompt}' if step.prompt else ''}"
+        asked = {"sentence": said, "quorum": step.quorum, "deadline": deadline.isoformat()}
+        entries = (moves.Entry(_Kind.STEP_STARTED, step.name), moves.Entry(_Kind.APPROVAL_ASKED, step.name, asked))
+        return dataclasses.replace(opened, deadline_at=deadline), entries
     data = {
         "attempt": opened.attempt,
         "key": idempotency_key(run_id, step.name),
@@ -86,19 +124,26 @@ def pass_over(claim: moves.Claim, entries: tuple[moves.Entry, ...], acted_at: da
 def _leave_step(
     claim: moves.Claim, done: tuple[str, ...], entries: tuple[moves.Entry, ...], acted_at: datetime | None
 ) -> moves.Move:
-    at = moves.Cursor(step=claim.cursor.step + 1, done=done, began_at=claim.cursor.began_at or acted_at)
+    at = moves.Cursor(
+        step=claim.cursor.step + 1,
+        done=done,
+        began_at=claim.cursor.began_at or acted_at,
+        skipped=claim.cursor.skipped,
+    )
     if at.step < len(claim.plan.steps):
         return moves.Move(_State.RUNNING, at, entries, acted_at=acted_at)
     if claim.plan.verify is not None:
         at = dataclasses.replace(at, phase=moves.Phase.VERIFY)
         return moves.Move(_State.RUNNING, at, entries, acted_at=acted_at)
-    return end(_State.SUCCEEDED, at, f"{_what_was_done(claim.plan, done)}; nothing is verified", entries, acted_at)
+    return end(_State.SUCCEEDED, at, f"{_what_was_done(claim.plan, at)}; nothing is verified", entries, acted_at)
 
 
-def _what_was_done(plan: plans.Plan, done: tuple[str, ...]) -> str:
+def _what_was_done(plan: plans.Plan, at: moves.Cursor) -> str:
     actions = [step.name for step in plan.steps if step.kind is plans.StepKind.ACTION]
-    left_out = [name for name in actions if name not in done]
-    return f"done but for {', '.join(left_out)}, which failed and may" if left_out else "every step is done"
+    failed = [name for name in actions if name not in at.done and name not in at.skipped]
+    parts = [f"{', '.join(failed)}, which failed and may"] if failed else []
+    parts += [f"{', '.join(at.skipped)}, left out by condition"] if at.skipped else []
+    return f"done but for {' and for '.join(parts)}" if parts else "every step is done"
 
 
 def announce_again(
@@ -212,8 +257,13 @@ def all_errands(edges: _Edges, sentence: str) -> tuple[moves.Errand, ...]:
 
 def people_to_tell(edges: _Edges, sentence: str) -> tuple[moves.Errand, ...]:
     """Return the escalations alone; somebody is always told."""
-    named = tuple(one for one in all_errands(edges, sentence) if one.kind is plans.EdgeKind.ESCALATE)
+    named = named_people(edges, sentence)
     return named or (moves.Errand(plans.EdgeKind.ESCALATE, DEFAULT_PERSON, sentence),)
+
+
+def named_people(edges: _Edges, sentence: str) -> tuple[moves.Errand, ...]:
+    """Return the escalations that the edges name."""
+    return tuple(one for one in all_errands(edges, sentence) if one.kind is plans.EdgeKind.ESCALATE)
 
 
 def hand_over(
@@ -245,11 +295,15 @@ def cancel(claim: moves.Claim) -> moves.Move:
 
 def cancel_sentence(plan: plans.Plan, cursor: moves.Cursor, *, is_in_doubt: bool) -> str:
     """Say what a cancelled run leaves behind."""
-    kept = f"done and kept: {', '.join(cursor.done)}" if cursor.done else "nothing was done"
     if not is_in_doubt:
-        return f"cancelled on request; {kept}"
+        return f"cancelled on request; {what_is_kept(cursor)}"
     name = cursor.undo[0] if cursor.phase is moves.Phase.UNDO else plan.steps[cursor.step].name
     return f"cancelled on request while {name} was in flight: it may have happened, look at {plan.target}"
+
+
+def what_is_kept(cursor: moves.Cursor) -> str:
+    """Name what stays of a run that ends before its time."""
+    return f"done and kept: {', '.join(cursor.done)}" if cursor.done else "nothing was done"
 
 
 def deny(claim: moves.Claim, denied: outcomes.Denied) -> moves.Move:

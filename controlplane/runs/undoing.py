@@ -15,7 +15,7 @@ _Kind = runs.RunEventKind
 
 
 class Undoing:
-    """Drives the undo phase. `is_held` answers whether this replica may still start an effect."""
+    """Drives the undo phase. `may_act` answers whether this replica may still start an effect for a claim."""
 
     def __init__(
         self,
@@ -23,12 +23,12 @@ class Undoing:
         settings: config.RunSettings,
         database: db.Database,
         *,
-        is_held: Callable[[], bool],
+        may_act: Callable[[moves.Claim], bool],
     ) -> None:
         self._ports = ports
         self._settings = settings
         self._database = database
-        self._is_held = is_held
+        self._may_act = may_act
 
     async def next(self, claim: moves.Claim) -> moves.Move:
         """Undo the step the agenda names first."""
@@ -54,8 +54,8 @@ class Undoing:
         stored = await self._read_result(claim, step.name)
         if isinstance(stored, moves.NotDone):
             return self._settle(claim, action, stored)
-        if not self._is_held():
-            raise errors.LostLeaseError(f"run {claim.run_id}: the lease is too old to undo {step.name}")
+        if not self._may_act(claim):
+            raise errors.LostLeaseError(f"run {claim.run_id}: the lease was not kept up to undo {step.name}")
         context = tries.make_context(claim, step, transitions.undo_key(claim.run_id, step.name))
         call = action.undo(step.params, context, stored)
         return self._settle(claim, action, await tries.attempt(call, timeout_seconds=step.timeout_seconds))

@@ -1,6 +1,6 @@
-"""Waits and verification: places where a run stands still, as a row with a time to wake at.
+"""Waits, approvals and verification: places where a run stands still, as a row with a time to wake at.
 
-Called by the driver each time such a run wakes; returns the move to commit. Neither acts on anything, so both may be
+Called by the driver each time such a run wakes; returns the move to commit. None acts on anything, so each may be
 repeated freely; no thread and no task exists while a run waits. Async.
 """
 
@@ -8,17 +8,26 @@ from datetime import timedelta
 
 import structlog
 
-from controlplane.domain import outcomes, runs
-from controlplane.runs import acting, config, moves, transitions
+from controlplane.domain import errors, outcomes, runs
+from controlplane.runs import acting, asking, conditions, config, moves, transitions
+from controlplane.store import database as db
+from controlplane.store import runs as stored
 
 _Kind = runs.RunEventKind
 
 
 class Waiting:
-    """Drives wait steps and the verification phase."""
+    """Drives wait steps, approvals and the verification phase."""
 
-    def __init__(self, ports: config.RunPorts, settings: config.RunSettings, reversibility: acting.Acting) -> None:
+    def __init__(
+        self,
+        ports: config.RunPorts,
+        settings: config.RunSettings,
+        reversibility: acting.Acting,
+        database: db.Database,
+    ) -> None:
         self._ports = ports
+        self._database = database
         self._settings = settings
         self._is_reversible = reversibility.is_reversible
         self._log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("dsctl.runs")
@@ -56,7 +65,7 @@ class Waiting:
     async def _evaluate(self, claim: moves.Claim) -> tuple[bool, str]:
         until = claim.step.until
         try:
-            variables = await self._ports.facts.variables(claim.plan)
+            variables = await conditions.read_variables(self._ports.facts, claim)
             return self._ports.conditions.is_true(until, variables), f"{until} did not become true"
         except Exception as error:  # noqa: BLE001 - whatever fails while looking, the answer is "not yet"
             self._log.debug("wait_not_evaluated", run=claim.run_id, step=claim.step.name, reason=str(error))
@@ -65,6 +74,14 @@ class Waiting:
     def _seconds_left(self, claim: moves.Claim) -> float:
         deadline = claim.cursor.deadline_at
         return (deadline - self._ports.clock.now()).total_seconds() if deadline is not None else 0.0
+
+    async def ask(self, claim: moves.Claim) -> moves.Move:
+        """Weigh the answers that people gave; without enough of them the run waits until one comes or time is over."""
+        try:
+            given = await self._database.read(lambda c: stored.read_approvals(c, claim.run_id, claim.step.name))
+        except errors.RetryLaterError as error:
+            return transitions.keep_waiting(claim, error.delay_seconds)
+        return asking.weigh(claim, given, self._ports.clock.now())
 
     async def verify(self, claim: moves.Claim) -> moves.Move:
         """Take the verdict, or look again when the verifier says so."""

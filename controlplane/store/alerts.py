@@ -3,6 +3,7 @@
 Implements `ports.AlertStore` for intake and the tick. Never interprets an alert. Async; the work runs in `database`.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from controlplane.domain import alerting, ports
-from controlplane.store import codec, tables, upserts
+from controlplane.store import codec, remembered, tables, upserts
 from controlplane.store import database as db
 
 # A "firing" about an episode that ended this long ago is no late delivery: Prometheus lost sight of Alertmanager, which
@@ -29,6 +30,7 @@ class AlertRepository:
         self._database = database
         self._clock = clock
         self._max_age = timedelta(seconds=max_age_seconds)
+        self._known = remembered.Remembered(alerting.Alert)
 
     async def store(self, notification: alerting.Notification) -> bool:
         """Keep a notification and move its alerts forward, in one commit; False when it was stored before.
@@ -43,47 +45,61 @@ class AlertRepository:
         rows = [_alert_row(notification.source, alert, now) for alert in notification.alerts]
 
         def work(connection: sa.Connection) -> bool:
-            # RETURNING and not the row count, which PostgreSQL's driver does not give for inserts.
-            key = tables.NOTIFICATION.c.idempotency_key
-            insert = upserts.insert_if_absent(connection, tables.NOTIFICATION).returning(key)
-            is_new = connection.execute(insert, heading).first() is not None
+            is_new = connection.execute(_add_heading(connection.dialect.name), heading).first() is not None
             if rows:
-                connection.execute(_move_forward(connection, now - timedelta(seconds=_COMEBACK_SECONDS)), rows)
+                connection.execute(_move_forward(connection.dialect.name), rows)
             return is_new
 
         return await self._database.write(work)
 
-    async def active(self) -> Sequence[alerting.Alert]:
-        """Return the alerts whose newest notice says firing, oldest episode first.
+    async def active(self, *, service: str | None = None, node: str | None = None) -> Sequence[alerting.Alert]:
+        """Return the alerts whose newest notice says firing, oldest episode first; those of one target, if it is named.
 
         Alertmanager repeats what fires. A "resolved" may be lost for good, when it is restarted for example; without
         an end of our own such an alert would keep its incident open, and people paged, for ever.
         """
         query = (
-            sa.select(tables.ALERT.c.document)
+            sa.select(remembered.text_of(tables.ALERT.c.document))
             .where(
                 tables.ALERT.c.status == alerting.AlertStatus.FIRING,
                 tables.ALERT.c.received_at >= self._clock.now() - self._max_age,
             )
             .order_by(tables.ALERT.c.starts_at, tables.ALERT.c.source, tables.ALERT.c.fingerprint)
         )
+        for label, wanted in (("service", service), ("node", node)):
+            if wanted is not None:
+                query = query.where(sa.func.coalesce(_label(label), "") == wanted)
         # Decoded by the reading thread: thousands of alerts would hold up everybody else on the event loop.
         return await self._database.read(
-            lambda connection: tuple(
-                codec.from_json(alerting.Alert, one) for one in connection.execute(query).scalars()
-            )
+            lambda connection: tuple(self._known.decode(one) for one in connection.execute(query).scalars().all())
         )
 
 
-def _move_forward(connection: sa.Connection, long_ago: datetime) -> sa.Insert:
+def _label(name: str) -> sa.ColumnElement[str]:
+    return tables.ALERT.c.document["labels"][name].as_string()
+
+
+# Both statements are made once: to make one takes longer than to run it.
+@functools.cache
+def _add_heading(dialect: str) -> sa.Insert:
+    """Return the insert that says with a row whether the notification is new.
+
+    With RETURNING and not by the row count, which PostgreSQL's driver does not give for inserts.
+    """
+    insert = upserts.insert_if_absent(dialect, tables.NOTIFICATION)
+    return insert.returning(tables.NOTIFICATION.c.idempotency_key)
+
+
+@functools.cache
+def _move_forward(dialect: str) -> sa.Insert:
     """Return the upsert that keeps the newer of the stored and the arriving notice.
 
-    Newer is a later start; within one episode the end wins, unless it came before `long_ago`. "firing" sorts before
-    "resolved", which makes the comparison of the two words that rule.
+    Newer is a later start; within one episode the end wins, unless it came before the parameter `long_ago`. "firing"
+    sorts before "resolved", which makes the comparison of the two words that rule.
     """
-    alert = tables.ALERT
+    alert, long_ago = tables.ALERT, sa.bindparam("long_ago", type_=tables.UtcTime)
     return upserts.insert_or_update(
-        connection,
+        dialect,
         alert,
         when=lambda new: sa.or_(
             new.starts_at > alert.c.starts_at,
@@ -115,4 +131,5 @@ def _alert_row(source: str, alert: alerting.Alert, now: datetime) -> Mapping[str
         "ends_at": alert.ends_at,
         "received_at": now,
         "document": codec.to_json(alert),
+        "long_ago": now - timedelta(seconds=_COMEBACK_SECONDS),
     }

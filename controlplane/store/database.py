@@ -38,8 +38,12 @@ _POSTGRES_LIMITS = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
-    "options": "-c statement_timeout=20s -c lock_timeout=10s -c idle_in_transaction_session_timeout=30s",
+    # A transaction of ours is never idle; one that is belongs to a replica that was paused in the midst of it, and holds
+    # rows that others wait to take over.
+    "options": "-c statement_timeout=20s -c lock_timeout=10s -c idle_in_transaction_session_timeout=3s",
 }
+# What a server that fails over, restarts or runs full says; InternalError is also what it says when it cuts off the idle.
+_PASSING = (exc.OperationalError, exc.InternalError, exc.InterfaceError, exc.TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class Database:
 
     def __init__(self, settings: DatabaseSettings, clock: ports.Clock) -> None:
         self._clock = clock
-        url = _parse_url(settings.url)
+        self.url = url = _parse_url(settings.url)
         self._lock: lockfile.LockFile | None = None
         self._writer: writer.GroupWriter | None = None
         if url.get_backend_name() == "sqlite":
@@ -90,6 +94,11 @@ class Database:
         """True when this process is proven to be the only one that uses the database (SQLite)."""
         return self._lock is not None
 
+    @property
+    def write_engine(self) -> sa.Engine:
+        """The engine whose connections write, for whoever watches or disturbs them."""
+        return self._write_engine
+
     def now(self, connection: sa.Connection) -> datetime:
         """Return the time that decides leases: the server's on PostgreSQL, since replicas' clocks differ."""
         if self.is_exclusive:
@@ -106,9 +115,15 @@ class Database:
 
     def write_blocking(self, work: Work[T]) -> T:
         """Do the same as `write` from a thread; never call it on an event loop."""
+        if self._writer is None:
+            # In the caller's own thread: a heartbeat must not queue behind a burst of others' writes.
+            return _run(self._write_engine, work)
+        future = self._writer.submit(work)
         try:
-            return self._submit_write(work).result(_BLOCKING_SECONDS)
+            return future.result(_BLOCKING_SECONDS)
         except TimeoutError as error:
+            # Unless it has begun, it must not happen after its caller was told that it did not.
+            future.cancel()
             raise errors.RetryLaterError(f"the database did not answer for {_BLOCKING_SECONDS:g} s") from error
 
     async def read(self, work: Work[T]) -> T:
@@ -164,7 +179,7 @@ def _run(engine: sa.Engine, work: Work[T]) -> T:
     try:
         with engine.connect() as connection, connection.begin():
             return work(connection)
-    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+    except _PASSING as error:
         raise writer.not_stored(error) from error
 
 

@@ -28,7 +28,7 @@ class DecisionRepository:
 
         The tick repeats itself every few seconds while nothing changes but the numbers ("4 min left"). When the newest
         decision of the incident is the same refusal, by the same gate, that row moves to the new id, time, sentence
-        and numbers instead of a second one being stored.
+        and numbers, and counts, instead of a second one being stored.
         """
         row = _row(decision)
 
@@ -36,21 +36,32 @@ class DecisionRepository:
             repeated = _find_repeated(connection, decision)
             if repeated is None:
                 connection.execute(_DECISION.insert(), row)
-            else:
-                connection.execute(_DECISION.update().where(_DECISION.c.id == repeated).values(row))
+                return
+            counted = {"times": repeated.times + 1, "since": repeated.since or repeated.at}
+            connection.execute(_DECISION.update().where(_DECISION.c.id == repeated.id).values(row | counted))
 
         await self._database.write(work)
 
-    async def find(self, *, incident_id: str | None = None, limit: int = 100) -> Sequence[outcomes.Decision]:
+    async def find(
+        self,
+        *,
+        incident_id: str | None = None,
+        run_id: str | None = None,
+        service: str | None = None,
+        target: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[outcomes.Decision]:
         """Return decisions, newest first."""
         query = sa.select(_DECISION).order_by(_DECISION.c.at.desc(), _DECISION.c.id.desc()).limit(limit)
-        if incident_id is not None:
-            query = query.where(_DECISION.c.incident_id == incident_id)
+        wanted = {"incident_id": incident_id, "run_id": run_id, "service": service, "target": target}
+        for column, value in wanted.items():
+            if value is not None:
+                query = query.where(_DECISION.c[column] == value)
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return tuple(_decision(row) for row in rows)
 
 
-def _find_repeated(connection: sa.Connection, decision: outcomes.Decision) -> str | None:
+def _find_repeated(connection: sa.Connection, decision: outcomes.Decision) -> sa.Row[Any] | None:
     # What was allowed led to a run, and what a person asked for was answered with the decision's id: those stay.
     is_repeatable = decision.outcome == "held" or (decision.outcome == "denied" and decision.policy is not None)
     if decision.incident_id is None or not is_repeatable:
@@ -61,10 +72,10 @@ def _find_repeated(connection: sa.Connection, decision: outcomes.Decision) -> st
         .order_by(_DECISION.c.at.desc(), _DECISION.c.id.desc())
         .limit(1)
     ).first()
-    said = ("outcome", "policy", "runbook", "target")
+    said = ("outcome", "policy", "runbook", "target", "run_id")
     if newest is None or any(getattr(newest, one) != getattr(decision, one) for one in said):
         return None
-    return str(newest.id) if _is_same_refusal(newest, decision) else None
+    return newest if _is_same_refusal(newest, decision) else None
 
 
 def _is_same_refusal(newest: sa.Row[Any], decision: outcomes.Decision) -> bool:

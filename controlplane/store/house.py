@@ -6,7 +6,7 @@ Blocking at start (migrations, the lock of the SQLite file); everything it retur
 from dataclasses import dataclass
 
 from controlplane.domain import ports
-from controlplane.store import alerts, automation, decisions, incidents, runs, schema, tokens
+from controlplane.store import alerts, automation, decisions, incidents, runs, schema, tokens, trust
 from controlplane.store import database as db
 
 
@@ -21,6 +21,7 @@ class House:
     decisions: decisions.DecisionRepository
     automation: automation.AutomationRepository
     tokens: tokens.TokenRepository
+    trust: trust.TrustRepository
 
     def close(self) -> None:
         """Finish queued writes and let another process have the database; blocking."""
@@ -52,4 +53,5 @@ def open_house(
         decisions=decisions.DecisionRepository(database),
         automation=automation.AutomationRepository(database, clock),
         tokens=tokens.TokenRepository(database, clock),
+        trust=trust.TrustRepository(database),
     )

@@ -3,6 +3,7 @@
 Implements `ports.IncidentStore` for the tick and the API. Async; the work runs in `database`.
 """
 
+import functools
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -10,8 +11,10 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from controlplane.domain import errors, incidents, ports
-from controlplane.store import codec, tables, upserts
+from controlplane.store import codec, remembered, tables, upserts
 from controlplane.store import database as db
+
+_DOCUMENT = remembered.text_of(tables.INCIDENT.c.document)
 
 
 class IncidentRepository:
@@ -20,11 +23,12 @@ class IncidentRepository:
     def __init__(self, database: db.Database, clock: ports.Clock) -> None:
         self._database = database
         self._clock = clock
+        self._known = remembered.Remembered(incidents.Incident)
 
     async def unclosed(self) -> Sequence[incidents.Incident]:
         """Return every incident that is not closed, oldest first."""
         query = (
-            sa.select(tables.INCIDENT.c.document)
+            sa.select(_DOCUMENT)
             .where(tables.INCIDENT.c.state != incidents.IncidentState.CLOSED)
             .order_by(tables.INCIDENT.c.opened_at, tables.INCIDENT.c.id)
         )
@@ -35,10 +39,11 @@ class IncidentRepository:
 
         Raises ConflictError when another incident with the same key is not closed.
         """
-        now = self._clock.now()
+        # Encoded here and not in the unit of work: the one writer thread should not do what callers can.
+        now, row = self._clock.now(), _row(incident)
 
         def work(connection: sa.Connection) -> None:
-            connection.execute(upserts.insert_or_update(connection, tables.INCIDENT), _row(incident))
+            connection.execute(_put(connection.dialect.name), row)
             if note:
                 connection.execute(tables.INCIDENT_NOTE.insert(), {"incident_id": incident.id, "at": now, "text": note})
 
@@ -52,7 +57,7 @@ class IncidentRepository:
 
     async def get(self, incident_id: str) -> incidents.Incident:
         """Return one incident; raises NotFoundError."""
-        found = await self._select(sa.select(tables.INCIDENT.c.document).where(tables.INCIDENT.c.id == incident_id))
+        found = await self._select(sa.select(_DOCUMENT).where(tables.INCIDENT.c.id == incident_id))
         if not found:
             raise errors.NotFoundError(f"there is no incident {incident_id}; list them with: dsctl incidents list")
         return found[0]
@@ -61,7 +66,7 @@ class IncidentRepository:
         self, *, service: str | None = None, state: str | None = None, limit: int = 100
     ) -> Sequence[incidents.Incident]:
         """Return incidents, newest first."""
-        query = sa.select(tables.INCIDENT.c.document)
+        query = sa.select(_DOCUMENT)
         if service is not None:
             query = query.where(tables.INCIDENT.c.service == service)
         if state is not None:
@@ -76,9 +81,16 @@ class IncidentRepository:
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return tuple((row.at, row.text) for row in rows)
 
-    async def _select(self, query: sa.Select[tuple[object]]) -> Sequence[incidents.Incident]:
-        documents = await self._database.read(lambda connection: connection.execute(query).scalars().all())
-        return tuple(codec.from_json(incidents.Incident, one) for one in documents)
+    async def _select(self, query: sa.Select[str]) -> Sequence[incidents.Incident]:
+        # Decoded by the reading thread: thousands of incidents would hold up everybody else on the event loop.
+        return await self._database.read(
+            lambda connection: tuple(self._known.decode(one) for one in connection.execute(query).scalars().all())
+        )
+
+
+@functools.cache
+def _put(dialect: str) -> sa.Insert:
+    return upserts.insert_or_update(dialect, tables.INCIDENT)
 
 
 def _row(incident: incidents.Incident) -> dict[str, object]:

@@ -114,7 +114,12 @@ DECISION = sa.Table(
     sa.Column("plan_id", sa.String),
     sa.Column("run_id", sa.String),
     sa.Column("answers", sa.JSON, nullable=False),
+    # One that repeats itself is one row: how often it was given, and since when.
+    sa.Column("times", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("since", UtcTime),
     sa.Index("ix_decision_incident_id_at", "incident_id", "at"),
+    sa.Index("ix_decision_service_at", "service", "at"),
+    sa.Index("ix_decision_run_id", "run_id"),
 )
 
 AUTOMATION_BRAKE = sa.Table(
@@ -123,6 +128,19 @@ AUTOMATION_BRAKE = sa.Table(
     sa.Column("who", sa.String, primary_key=True),
     sa.Column("reason", sa.String, nullable=False),
     sa.Column("at", UtcTime, nullable=False),
+)
+
+AUTOMATION_BREAKER = sa.Table(
+    "automation_breaker",
+    METADATA,
+    sa.Column("service", sa.String, primary_key=True),
+    sa.Column("is_open", sa.Boolean, nullable=False),
+    sa.Column("tripped_at", UtcTime, nullable=False),
+    sa.Column("sentence", sa.String, nullable=False),
+    sa.Column("nodes", sa.JSON, nullable=False),
+    sa.Column("reset_at", UtcTime),
+    sa.Column("reset_by", sa.String, nullable=False),
+    sa.Column("reset_reason", sa.String, nullable=False),
 )
 
 API_TOKEN = sa.Table(
@@ -174,9 +192,16 @@ RUN = sa.Table(
     sa.Column("ended_at", UtcTime),
     sa.Column("verdict", sa.String),
     sa.Column("sentence", sa.String, nullable=False),
-    sa.Index("ix_run_state_wake_at", "state", "wake_at"),
+    # The policy that asked for it; NULL where a person did.
+    sa.Column("policy", sa.String),
+    # The step that asks people, while the run waits for them.
+    sa.Column("awaits", sa.String),
+    # With `awaits`, so that looking for due runs does not read every run that waits for people.
+    sa.Index("ix_run_state_wake_at_awaits", "state", "wake_at", "awaits"),
     sa.Index("ix_run_service_created_at", "service", "created_at"),
     sa.Index("ix_run_runbook_ended_at", "runbook", "ended_at"),
+    # The ledgers ask at every tick for what has ended since.
+    sa.Index("ix_run_ended_at", "ended_at"),
 )
 # The limit per target is an index: a race for a target ends in a refused insert, never in two runs.
 sa.Index(
@@ -200,7 +225,7 @@ RUN_EVENT = sa.Table(
     sa.Column("data", sa.JSON, nullable=False),
 )
 
-# What an ended run still owes: an escalation to deliver, a follow-up to submit. Written with the end itself.
+# What a run owes: an escalation to deliver, a follow-up to submit. Written with the end, or the question, itself.
 RUN_ERRAND = sa.Table(
     "run_errand",
     METADATA,
@@ -213,6 +238,33 @@ RUN_ERRAND = sa.Table(
     sa.Column("due_at", UtcTime, nullable=False),
     sa.Column("done_at", UtcTime),
     sa.Index("ix_run_errand_done_at_due_at", "done_at", "due_at"),
+)
+
+# What people answered; the key is what makes a person's first answer the only one.
+RUN_APPROVAL = sa.Table(
+    "run_approval",
+    METADATA,
+    sa.Column("run_id", sa.String, sa.ForeignKey("run.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("step", sa.String, primary_key=True),
+    sa.Column("who", sa.String, primary_key=True),
+    sa.Column("is_approved", sa.Boolean, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("plan_hash", sa.String, nullable=False),
+    sa.Column("at", UtcTime, nullable=False),
+)
+
+# How far policies may go by their record; nothing is ever changed here, the newest line of a policy holds.
+TRUST_ENTRY = sa.Table(
+    "trust_entry",
+    METADATA,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("policy", sa.String, nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("who", sa.String, nullable=False),
+    sa.Column("why", sa.String, nullable=False),
+    sa.Column("before", sa.String, nullable=False),
+    sa.Column("mode", sa.String, nullable=False),
 )
 
 REPLICA = sa.Table(

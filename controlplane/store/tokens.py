@@ -2,6 +2,9 @@
 
 Called by the API's authentication and its token routes. Async; the work runs in `database`. A token carries 256
 random bits, so a plain SHA-256 is enough: there is nothing to guess, and no slow hash to pay on every request.
+
+Where this process alone uses the database, live tokens are also kept in memory: every change of them passes through
+here. Beside other processes each request looks into the database, or a revoked token would work on elsewhere.
 """
 
 import hashlib
@@ -33,6 +36,15 @@ class Principal:
     role: str
 
 
+@dataclass(slots=True)
+class _Live:
+    """What is known of a token that was not revoked when it was read."""
+
+    principal: Principal
+    expires_at: datetime | None
+    last_used_at: datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
     """A token as it may be listed; nothing here helps to use it."""
@@ -51,6 +63,8 @@ class TokenRepository:
     def __init__(self, database: db.Database, clock: ports.Clock) -> None:
         self._database = database
         self._clock = clock
+        self._live: dict[str, _Live] = {}
+        self._num_revoked = 0
 
     async def create(self, name: str, role: str, expires_at: datetime | None = None) -> str:
         """Store a new token and return it; it cannot be read again.
@@ -81,15 +95,26 @@ class TokenRepository:
         if not token.startswith(_PREFIX):
             return None
         digest, now = _digest(token), self._clock.now()
+        known = self._live.get(digest) or await self._find(digest)
+        if known is None or (known.expires_at is not None and known.expires_at <= now):
+            return None
+        if known.last_used_at is None or known.last_used_at <= now - _TOUCH_EVERY:
+            known.last_used_at = now  # before the write, so that requests beside this one do not write it too
+            self._live.pop(digest, None)  # once a minute it is read anew, whatever may have been missed
+            await self._touch(digest, now)
+        return known.principal
+
+    async def _find(self, digest: str) -> _Live | None:
+        """Read a token that is not revoked, and keep it where nobody else can revoke it."""
         query = sa.select(_TOKEN).where(_TOKEN.c.sha256 == digest, _TOKEN.c.revoked_at.is_(None))
+        num_revoked = self._num_revoked
         row = await self._database.read(lambda connection: connection.execute(query).first())
         if row is None or not hmac.compare_digest(row.sha256, digest):
             return None
-        if row.expires_at is not None and row.expires_at <= now:
-            return None
-        if row.last_used_at is None or row.last_used_at <= now - _TOUCH_EVERY:
-            await self._touch(digest, now)
-        return Principal(row.name, row.role)
+        found = _Live(Principal(row.name, row.role), row.expires_at, row.last_used_at)
+        if self._database.is_exclusive and num_revoked == self._num_revoked:
+            self._live[digest] = found
+        return found
 
     async def list(self) -> Sequence[TokenInfo]:
         """Return every token that was ever made, newest first."""
@@ -105,9 +130,17 @@ class TokenRepository:
             .where(_TOKEN.c.name == name, _TOKEN.c.revoked_at.is_(None))
             .values(revoked_at=self._clock.now())
         )
-        num_revoked = await self._database.write(lambda connection: connection.execute(revoke).rowcount)
+        try:
+            num_revoked = await self._database.write(lambda connection: connection.execute(revoke).rowcount)
+        finally:
+            self._forget()
         if num_revoked == 0:
             raise errors.NotFoundError(f"there is no live token named {name!r}; list them with: dsctl auth token list")
+
+    def _forget(self) -> None:
+        """Look every token up anew, and keep nothing that was read before now."""
+        self._num_revoked += 1
+        self._live.clear()
 
     async def _touch(self, digest: str, now: datetime) -> None:
         touch = _TOKEN.update().where(_TOKEN.c.sha256 == digest).values(last_used_at=now)

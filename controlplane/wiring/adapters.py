@@ -33,9 +33,19 @@ class CountedDecisions:
         self.telemetry.decision(decision)
         await self.store.record(decision)
 
-    async def find(self, *, incident_id: str | None = None, limit: int = 100) -> Sequence[outcomes.Decision]:
+    async def find(
+        self,
+        *,
+        incident_id: str | None = None,
+        run_id: str | None = None,
+        service: str | None = None,
+        target: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[outcomes.Decision]:
         """Return decisions, newest first."""
-        return await self.store.find(incident_id=incident_id, limit=limit)
+        return await self.store.find(
+            incident_id=incident_id, run_id=run_id, service=service, target=target, limit=limit
+        )
 
 
 class ThreadBench:

@@ -7,7 +7,7 @@ is closed here by passing small functions that look up the later part when they 
 import dataclasses
 import functools
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Self
@@ -15,7 +15,7 @@ from typing import Self
 import httpx
 import structlog
 
-from actions import clients
+from actions import clients, owners
 from actions import registry as action_registry
 from actions.local import actuator
 from actions.local import fleet as local
@@ -29,8 +29,20 @@ from alerts import alertmanager, intake, notify, silences
 from controlplane import clock as system_clock
 from controlplane import expressions, schedule, settings, telemetry
 from controlplane.api import house
-from controlplane.domain import errors, plans, ports, remediation, ticks, windows
-from controlplane.engine import climb, dispatch, facts, handle, look, provision, recheck, tick, verification
+from controlplane.domain import breakers, capacity, errors, plans, ports, remediation, ticks, trust, windows
+from controlplane.engine import (
+    autonomy,
+    climb,
+    dispatch,
+    facts,
+    handle,
+    keeping,
+    look,
+    provision,
+    recheck,
+    tick,
+    verification,
+)
 from controlplane.observe import demand, prometheus, reader
 from controlplane.runs import config as run_config
 from controlplane.runs import engine as run_engine
@@ -49,7 +61,7 @@ _NODE_SETTING = "node_admin.token_file"
 
 
 class CurrentView:
-    """The newest fleet view, for the directory of addresses; filled in once the tick exists."""
+    """What the newest tick saw, for the directory of addresses and the guard; filled in once the tick exists."""
 
     def __init__(self) -> None:
         self.tick: tick.Tick | None = None
@@ -57,6 +69,10 @@ class CurrentView:
     def __call__(self) -> windows.FleetView | None:
         """Return the view of the newest tick, or None before the first."""
         return None if self.tick is None else self.tick.view()
+
+    def outlooks(self) -> Mapping[str, capacity.Outlook]:
+        """Return what the newest tick foretold and planned; empty before the first."""
+        return {} if self.tick is None else self.tick.outlooks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +85,7 @@ class Targets:
     actions: action_registry.Registry
     rungs: levels.SetRung
     actuator: ports.Actuator
+    clients: clients.Clients
 
     @classmethod
     def build(cls, chosen: settings.Settings) -> Self:
@@ -98,6 +115,7 @@ class Targets:
             action_registry.build(targets),
             levels.SetRung(targets),
             actuator.LocalActuator(fleets),
+            targets,
         )
 
 
@@ -160,9 +178,24 @@ class _Builder:
                 runs=world.store.runs,
                 automation=world.store.automation,
                 silences=silences.AlertmanagerSilences(self._alertmanager, world.clock),
+                owners=owners.Owners(world.targets.clients, self._managed, world.store.runs),
             ),
             self._managed,
             world.clock,
+            breaker_limits=breakers.Limits(
+                nodes=chosen.guard.breaker_nodes,
+                percent=chosen.guard.breaker_percent,
+                window_seconds=chosen.guard.breaker_window_seconds,
+            ),
+            outlooks=world.targets.view.outlooks,
+        )
+        self._keeper = keeping.Keeper(self._decisions, world.store.automation, world.clock)
+        self._autonomy = autonomy.Autonomy(
+            world.store.trust,
+            content.policies,
+            trust.Thresholds(**chosen.trust.model_dump()),
+            world.clock,
+            ceiling=chosen.mode,
         )
 
     def build(self) -> Rooms:
@@ -193,12 +226,13 @@ class _Builder:
         asked = run_config.RunPorts(
             clock=clock,
             actions=self._world.targets.actions,
-            guard=recheck.Recheck(self._gatherer),
+            guard=recheck.Recheck(self._gatherer, self._world.store.trust, self._keeper),
             verifier=verification.Verification(self._reader, self._managed, clock),
             conditions=expressions.Conditions(),
             facts=facts.FleetFacts(self._reader, self._managed, clock),
             notifier=self._notifier,
             follow_up=follow_up,
+            asker=self._notifier,
             on_ended=on_ended,
         )
         paced = run_config.RunSettings(
@@ -218,9 +252,8 @@ class _Builder:
         return dispatch.Dispatch(
             planner=planner,
             gatherer=self._gatherer,
-            decisions=self._decisions,
+            keeper=self._keeper,
             submitter=engine,
-            clock=self._world.clock,
         )
 
     def _tick(self, door: dispatch.Dispatch) -> tick.Tick:
@@ -235,6 +268,7 @@ class _Builder:
             services=self._managed,
             policies=self._content.policies,
             climber=climb.Climber(self._world.targets.rungs, store.automation, store.runs, self._world.clock),
+            reviewer=self._autonomy,
         )
         recent = look.Recent(self._world.clock)
         self._provisioner = self._make_provisioner()
@@ -288,6 +322,11 @@ class _Builder:
             self._telemetry.outlooks(body.outlooks())
             self._telemetry.unclosed_incidents(await store.incidents.unclosed())
             self._telemetry.automation(is_paused=bool(await store.automation.paused()))
+            tripped = await store.automation.breakers()
+            self._telemetry.breakers({name: name in tripped and tripped[name].is_open for name in self._managed})
+            self._telemetry.records(self._autonomy.ledgers(), self._autonomy.demotions())
+            for entry in self._autonomy.take_news():
+                self._telemetry.demoted(entry)
             await ended.tell()
 
         async def watch() -> None:
@@ -322,6 +361,7 @@ class _Builder:
             tokens=store.tokens,
             readiness=adapters.Readiness(store.database, engine, self._metrics, self._alertmanager),
             telemetry=self._telemetry,
+            trustees=self._autonomy,
             parse_notification=intake.parse,
             max_pending_webhooks=self._settings.webhook.max_pending,
         )

@@ -1,8 +1,9 @@
-"""kill -9 at every named point of the protocol, with real processes and an oracle outside the engine."""
+"""kill -9 at every named point of the protocol, on either database, with real processes and an oracle outside the engine."""
 
 import asyncio
 import multiprocessing
 import multiprocessing.context
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from controlplane.domain import outcomes, plans, runs
 from controlplane.runs import failpoints
 from controlplane.store import database as db
 from controlplane.store import house
-from tests.support import run_victim
+from tests.support import postgres, run_victim
 from tests.support import runs as support
 from tests.support import store as stores
 
@@ -40,18 +41,31 @@ def victims() -> multiprocessing.context.ForkServerContext:
     return context
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield stores.sqlite_url(tmp_path)
+        return
+    with postgres.database(request.getfixturevalue("postgres_server")) as made:
+        yield made
+
+
 def _run_victim(
-    victims: multiprocessing.context.ForkServerContext, folder: Path, reentry: plans.Reentry, armed: str = ""
+    victims: multiprocessing.context.ForkServerContext,
+    url: str,
+    folder: Path,
+    reentry: plans.Reentry,
+    armed: str = "",
 ) -> int | None:
-    process = victims.Process(target=run_victim.main, args=(folder, reentry, armed))
+    process = victims.Process(target=run_victim.main, args=(url, folder, reentry, armed))
     process.start()
     process.join(60)
     return process.exitcode
 
 
-def _read(folder: Path) -> tuple[runs.Run, list[runs.RunEvent]]:
+def _read(url: str) -> tuple[runs.Run, list[runs.RunEvent]]:
     async def read() -> tuple[runs.Run, list[runs.RunEvent]]:
-        store = house.open_house(db.DatabaseSettings(stores.sqlite_url(folder)), clock.SystemClock())
+        store = house.open_house(db.DatabaseSettings(url), clock.SystemClock())
         try:
             (run,) = await store.runs.find()
             return run, list(await store.runs.events(run.id))
@@ -81,25 +95,26 @@ def _check(run: runs.Run, events: list[runs.RunEvent], effects: list[tuple[str, 
 @pytest.mark.parametrize("reentry", [plans.Reentry.IDEMPOTENT, plans.Reentry.PROBE])
 def test_run_survives_a_kill_at_every_point(
     victims: multiprocessing.context.ForkServerContext,
+    url: str,
     tmp_path: Path,
     point: Point,
     count: int,
     reentry: plans.Reentry,
 ) -> None:
     """After the kill a restarted process ends the run: in order, nothing unannounced, and with a probe nothing twice."""
-    assert _run_victim(victims, tmp_path, reentry, f"{point}:{count}") == -9
-    assert _run_victim(victims, tmp_path, reentry) == 0
+    assert _run_victim(victims, url, tmp_path, reentry, f"{point}:{count}") == -9
+    assert _run_victim(victims, url, tmp_path, reentry) == 0
     effects = support.read_notes(tmp_path / "effects")
-    _check(*_read(tmp_path), effects)
+    _check(*_read(url), effects)
     if reentry is plans.Reentry.PROBE:
         assert len(effects) == 2
 
 
 def test_run_survives_one_kill_after_another(
-    victims: multiprocessing.context.ForkServerContext, tmp_path: Path
+    victims: multiprocessing.context.ForkServerContext, url: str, tmp_path: Path
 ) -> None:
     """Five processes die in turn at different points of one run; the sixth ends it."""
     for armed in ("after_claim:1", "before_effect:1", "after_effect:1", "in_commit:1", "at_wait:1"):
-        assert _run_victim(victims, tmp_path, plans.Reentry.IDEMPOTENT, armed) == -9
-    assert _run_victim(victims, tmp_path, plans.Reentry.IDEMPOTENT) == 0
-    _check(*_read(tmp_path), support.read_notes(tmp_path / "effects"))
+        assert _run_victim(victims, url, tmp_path, plans.Reentry.IDEMPOTENT, armed) == -9
+    assert _run_victim(victims, url, tmp_path, plans.Reentry.IDEMPOTENT) == 0
+    _check(*_read(url), support.read_notes(tmp_path / "effects"))

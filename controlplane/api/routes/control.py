@@ -1,10 +1,10 @@
-"""Routes that govern: the kill switch, tokens, and who one is. Handlers only."""
+"""Routes that govern: the kill switch, breakers, tokens, and who one is. Handlers only."""
 
 import fastapi
 
 from controlplane.api import asks, guarded, house, problems, rights, wire
 from controlplane.api.rights import Right
-from controlplane.domain import errors
+from controlplane.domain import breakers, errors
 
 
 async def get_automation(home: guarded.House) -> wire.Automation:
@@ -33,7 +33,26 @@ async def resume_automation(home: guarded.House, who: guarded.Principal, body: a
 async def _automation(home: house.House) -> wire.Automation:
     held = await home.automation.paused()
     brakes = [wire.Brake(who=who, reason=reason) for who, reason in sorted(held.items())]
-    return wire.Automation(is_paused=bool(brakes), brakes=brakes)
+    opened = [wire.Breaker.model_validate(one) for one in await _breakers(home) if one.is_open]
+    return wire.Automation(is_paused=bool(brakes), brakes=brakes, breakers=opened)
+
+
+async def list_breakers(home: guarded.House) -> wire.Items[wire.Breaker]:
+    """The breakers that ever tripped: where automation stands still until a person resets it, and where it did."""
+    return wire.Items(items=[wire.Breaker.model_validate(one) for one in await _breakers(home)])
+
+
+async def reset_breaker(
+    home: guarded.House, who: guarded.Principal, service: str, body: asks.BreakerReset
+) -> wire.Items[wire.Breaker]:
+    """Let automation act again on a service. Only what it does from now on counts; 404 when it is not held."""
+    await home.automation.reset(service, who.name, body.reason)
+    return await list_breakers(home)
+
+
+async def _breakers(home: house.House) -> list[breakers.Breaker]:
+    found = await home.automation.breakers()
+    return [found[name] for name in sorted(found)]
 
 
 async def whoami(who: guarded.Principal) -> wire.Whoami:
@@ -64,6 +83,8 @@ ROUTES = (
     guarded.Route("GET", "/api/v1/automation", Right.VIEWER, get_automation),
     guarded.Route("POST", "/api/v1/automation/pause", Right.OPERATOR, pause_automation),
     guarded.Route("POST", "/api/v1/automation/resume", Right.OPERATOR, resume_automation),
+    guarded.Route("GET", "/api/v1/automation/breakers", Right.VIEWER, list_breakers),
+    guarded.Route("POST", "/api/v1/automation/breakers/{service}/reset", Right.OPERATOR, reset_breaker),
     guarded.Route("GET", "/api/v1/whoami", Right.TOKEN, whoami),
     guarded.Route("GET", "/api/v1/tokens", Right.ADMIN, list_tokens),
     guarded.Route("POST", "/api/v1/tokens", Right.ADMIN, create_token, status=201),

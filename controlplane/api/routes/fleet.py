@@ -36,10 +36,20 @@ async def get_incident_timeline(home: guarded.House, incident_id: str) -> wire.I
 
 
 async def list_decisions(
-    home: guarded.House, incident_id: asks.Name | None = None, limit: Limit = 100
+    home: guarded.House,
+    incident_id: asks.Name | None = None,
+    run_id: asks.Name | None = None,
+    service: asks.Name | None = None,
+    node: asks.Name | None = None,
+    limit: Limit = 100,
 ) -> wire.Items[wire.Decision]:
-    """Answers of decide and guard, newest first: why something was done, and why not."""
-    found = await home.decisions.find(incident_id=incident_id, limit=limit + 1)
+    """Answers of decide and guard, newest first: why something was done, and why not. `node` goes with `service`."""
+    if node is not None and service is None:
+        raise errors.InvalidInputError("names a node of which service? give service, too", place="node")
+    target = None if node is None else f"{service}/{node}"
+    found = await home.decisions.find(
+        incident_id=incident_id, run_id=run_id, service=service, target=target, limit=limit + 1
+    )
     items = [wire.Decision.model_validate(one) for one in found[:limit]]
     return wire.Items(items=items, truncated=len(found) > limit)
 

@@ -1,4 +1,4 @@
-"""Routes that plan and act: dry runs, runs, their events and their cancellation. Handlers only; nothing decides here."""
+"""Routes that plan and act: dry runs, runs, their events, cancellation, approvals. Handlers only; nothing decides here."""
 
 import asyncio
 from typing import Annotated
@@ -93,8 +93,37 @@ async def list_runs(
 
 
 async def get_run(home: guarded.House, run_id: str) -> wire.RunDetail:
-    """One run with its plan."""
-    return wire.RunDetail.of(await home.runs.get(run_id))
+    """One run with its plan, and who approved or rejected it."""
+    return await _detail(home, run_id)
+
+
+async def _detail(home: house.House, run_id: str) -> wire.RunDetail:
+    run = await home.runs.get(run_id)
+    return wire.RunDetail.answered(run, await home.runs.approvals(run_id))
+
+
+async def answer_run(
+    home: guarded.House, who: guarded.Principal, run_id: str, body: asks.ApprovalRequest
+) -> wire.RunDetail:
+    """Approve or reject what a run asks, for the plan of this hash. Who asked for the run cannot approve it.
+
+    The first answer of a person counts. One that comes before the run asks is kept for its next question. 409 says why
+    an answer does not count.
+    """
+    await home.run_control.answer(
+        run_id, who.name, is_approved=body.approve, reason=body.reason.strip(), plan_hash=body.plan_hash
+    )
+    return await _detail(home, run_id)
+
+
+async def list_approvals(
+    home: guarded.House, service: asks.Name | None = None, limit: Limit = 100
+) -> wire.Items[wire.Question]:
+    """The runs that wait for people, newest first: what each asks, who answered, and when it expires."""
+    found = await home.runs.find(service=service, state="asking", limit=limit + 1)
+    waiting = [(run, step) for run in found[:limit] if (step := run.question) is not None]
+    items = [wire.Question.of(run, step, await home.runs.approvals(run.id)) for run, step in waiting]
+    return wire.Items(items=items, truncated=len(found) > limit)
 
 
 async def list_run_events(
@@ -133,7 +162,7 @@ async def cancel_run(
     if run.state.is_final:
         raise errors.ConflictError(f"{run_id} is {run.state} already; there is nothing left to stop")
     await home.run_control.cancel(run_id, f"{who.name} ({body.reason})" if body.reason else who.name)
-    return wire.RunDetail.of(await home.runs.get(run_id))
+    return await _detail(home, run_id)
 
 
 async def list_runbooks(home: guarded.House) -> wire.Items[wire.RunbookCard]:
@@ -160,6 +189,8 @@ ROUTES = (
     guarded.Route("GET", "/api/v1/runs/{run_id}", Right.VIEWER, get_run),
     guarded.Route("GET", "/api/v1/runs/{run_id}/events", Right.VIEWER, list_run_events),
     guarded.Route("POST", "/api/v1/runs/{run_id}/cancel", Right.OPERATOR, cancel_run),
+    guarded.Route("POST", "/api/v1/runs/{run_id}/approval", Right.APPROVER, answer_run),
+    guarded.Route("GET", "/api/v1/approvals", Right.VIEWER, list_approvals),
     guarded.Route("GET", "/api/v1/runbooks", Right.VIEWER, list_runbooks),
     guarded.Route("GET", "/api/v1/runbooks/{name}", Right.VIEWER, get_runbook),
     guarded.Route("POST", "/api/v1/runbooks/validate", Right.VIEWER, validate_runbook),

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from controlplane.cli import client, failures, following, options, output, state
+from controlplane.cli import client, failures, following, options, output, planned, state
 from controlplane.cli.commands import nodes
 
 _MAYBE_STORED = "The run may have been stored: look at `dsctl runs list` before ordering it again."
@@ -89,7 +89,7 @@ def _submit(http: client.Client, body: dict[str, Any], plan_hash: str) -> str:
 
 
 def describe(preview: dict[str, Any]) -> str:
-    """Return the difference a plan would make and the guard's answers, for people."""
+    """Return the steps of a plan, the difference it would make and the guard's answers, for people."""
     plan, guard = preview["plan"], preview["guard"]
     blast = plan["blast"]
     changes = [[c["target"], c["what"], c["before"], c["after"]] for c in plan["changes"]]
@@ -98,6 +98,8 @@ def describe(preview: dict[str, Any]) -> str:
     return "\n".join(
         [
             output.clean(f"{plan['request']['runbook']} on {plan['target']} (plan {plan['hash'][:12]})"),
+            "",
+            planned.steps(plan),
             "",
             output.table(["TARGET", "WHAT", "BEFORE", "AFTER"], changes) if changes else "Nothing would change.",
             "",

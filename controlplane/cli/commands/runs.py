@@ -1,12 +1,15 @@
-"""`dsctl runs`: what was done, is being done, and stopping it."""
+"""`dsctl runs`: what was done, is being done, stopping it, and agreeing to it. What was shown is what is agreed to."""
 
 from typing import Annotated, Any
 
 import typer
 
-from controlplane.cli import client, following, options, output
+from controlplane.cli import client, failures, following, options, output
+from controlplane.cli.commands import approvals
 
 app = typer.Typer(help="Runs: what was done and is being done.", no_args_is_help=True, rich_markup_mode=None)
+
+_UNFINISHED = ("queued", "running", "waiting")
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 
@@ -42,16 +45,30 @@ def get_run(context: typer.Context, run: RunId, form: options.Form = output.Outp
 
 def _describe(run: dict[str, Any]) -> str:
     plan = run["plan"]
-    changes = [[c["target"], c["what"], c["before"], c["after"]] for c in plan["changes"]]
     lines = [
         following.ending(run),
         f"runbook {run['runbook']} on {run['target']}, asked for by {output.clean(run['requested_by'])}",
         f"reason: {output.clean(plan['request']['reason']) or '-'}",
         f"steps: {', '.join(step['name'] for step in plan['steps'])}",
+        *[_question(one) for one in run["approvals"]],
         "",
-        output.table(["TARGET", "WHAT", "BEFORE", "AFTER"], changes),
+        _difference(plan),
     ]
     return "\n".join(lines)
+
+
+def _question(approval: dict[str, Any]) -> str:
+    """Return one step that asks people, with what they said."""
+    said = [f"{one['who']} {'approved' if one['is_approved'] else 'rejected'}" for one in approval["answers"]]
+    until = f", expires {approval['expires_at']}" if approval["is_pending"] else ""
+    return output.clean(
+        f"{approval['step']}: {approvals.agreed(approval)}{until} ({', '.join(said) or 'no answer yet'})"
+    )
+
+
+def _difference(plan: dict[str, Any]) -> str:
+    changes = [[c["target"], c["what"], c["before"], c["after"]] for c in plan["changes"]]
+    return output.table(["TARGET", "WHAT", "BEFORE", "AFTER"], changes)
 
 
 @app.command("events")
@@ -76,6 +93,61 @@ def watch_run(
     found = http.get(f"/runs/{client.segment(run)}")
     output.show(form, found, following.ending(found), [found["id"]])
     raise typer.Exit(code)
+
+
+@app.command("approve")
+def approve_run(
+    context: typer.Context,
+    run: RunId,
+    reason: options.Reason = "",
+    form: options.Form = output.Output.TABLE,
+    *,
+    yes: options.Yes = False,
+) -> None:
+    """Agree to what a run asks: shows the plan, asks, and agrees to exactly that plan."""
+    settings = options.state_of(context)
+    http = client.Client(settings)
+    found = http.get(f"/runs/{client.segment(run)}")
+    _refuse_silent(found)
+    shown = "\n".join([_describe(found), "", f"plan {output.clean(found['plan']['hash'])}"])
+    (output.tell if form is output.Output.TABLE else output.say)(shown)
+    if not yes:
+        options.confirm(output.clean(f"Approve {found['runbook']} on {found['target']}?"), settings)
+    _answer(http, found, form, approve=True, reason=reason)
+
+
+@app.command("reject")
+def reject_run(
+    context: typer.Context,
+    run: RunId,
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept with the run, which ends cancelled.")],
+    form: options.Form = output.Output.TABLE,
+) -> None:
+    """Refuse what a run asks; one refusal ends it."""
+    http = client.Client(options.state_of(context))
+    found = http.get(f"/runs/{client.segment(run)}")
+    _refuse_silent(found)
+    _answer(http, found, form, approve=False, reason=reason)
+
+
+def _refuse_silent(run: dict[str, Any]) -> None:
+    """Raise CliError for a run that asks nobody: there is no use in a question about it."""
+    if run["state"] in _UNFINISHED and run["approvals"]:
+        return
+    asks = f"it is {run['state']}" if run["approvals"] else "none of its steps does"
+    hint = "What waits for people: dsctl approvals list"
+    raise failures.CliError(f"{run['id']} asks nobody: {asks}", code="conflict", hint=hint)
+
+
+def _answer(http: client.Client, run: dict[str, Any], form: output.Output, *, approve: bool, reason: str) -> None:
+    body = {"approve": approve, "reason": reason, "plan_hash": run["plan"]["hash"]}
+    try:
+        found = http.post(f"/runs/{client.segment(run['id'])}/approval", body)
+    except failures.CliError as error:
+        error.hint = f"Look at it: dsctl runs get {run['id']}" if error.code == "conflict" else error.hint
+        raise
+    said = f"{run['id']} {'approved' if approve else 'rejected'}; follow it: dsctl runs watch {run['id']}"
+    output.show(form, found, said, [found["id"]])
 
 
 @app.command("cancel")

@@ -330,9 +330,21 @@ def test_runbooks_are_listed_read_and_checked(cli: Cli, tmp_path: Path) -> None:
     bad.write_text("kind: Poem\n", encoding="utf-8")
     assert "Empty a cache" in cli("runbooks", "list").out
     assert cli("runbooks", "get", "flush-cache").out == "kind: Runbook\n"
-    assert "is a valid runbook" in cli("runbooks", "validate", str(good)).out
-    refused = cli("runbooks", "validate", str(bad))
-    assert (refused.code, "bad.yaml:1" in refused.err) == (1, True)
+    assert "is a valid runbook" in cli("runbooks", "validate", "--server", str(good)).out
+    refused = cli("runbooks", "validate", str(good), str(bad), "--server")
+    assert (refused.code, refused.out.count("is a valid runbook"), "bad.yaml:1" in refused.out) == (1, 1, True)
+
+
+def test_a_plan_shows_its_steps_and_its_difference(cli: Cli, fakes: api.Fakes) -> None:
+    """Before anybody asks for the runbook; nothing is done. As JSON it is the API's preview."""
+    shown = cli("runbooks", "plan", "flush-cache", "--node", "n1", "--input", "tier=l1")
+    assert (shown.code, fakes.remediator.requests) == (0, [])
+    assert "STEP   DOES                 WHEN\nflush  flush-cache tier=l1  -" in shown.out
+    assert "chat/n1  cache entries  12      0" in shown.out
+    as_json = json.loads(cli("runbooks", "plan", "flush-cache", "--service", "chat", "-o", "json").out)
+    assert as_json["plan"]["target"] == "chat"
+    assert as_json["plan"]["steps"][0] | {"when": "", "decided": None} == as_json["plan"]["steps"][0]
+    assert cli("runbooks", "plan", "flush-cache").code == failures.Exit.USAGE
 
 
 def test_tokens_are_printed_alone_and_revoked(cli: Cli, fakes: api.Fakes) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -91,6 +92,25 @@ async def test_the_escalation_of_a_run_alone_lasts_for_a_shift(
     await notify.AlertmanagerNotifier(server, clock).escalate("", "chat", "n1", "oncall", "look at n1")
     ((_, (alert,)),) = stand.asked
     assert alert["endsAt"] == "2026-03-02T13:00:00+00:00"
+
+
+async def test_a_call_for_approval_is_an_alert_for_each_run(
+    stand: Stand, server: alertmanager.Alertmanager, clock: FakeClock
+) -> None:
+    """It lasts as long as the question, leads to the run's page, and can be routed to who approves."""
+    notifier = notify.AlertmanagerNotifier(server, clock, link="http://dsctl")
+    await notifier.ask("run_1", "chat", "n1", "approvers", "approval wanted", START + timedelta(hours=1))
+    ((_, (alert,)),) = stand.asked
+    assert alert["labels"] == {
+        "alertname": "DsctlApprovalWanted",
+        "severity": "warning",
+        "dsctl_origin": "dsctl",
+        "service": "chat",
+        "node": "n1",
+        "run": "run_1",
+        "escalate_to": "approvers",
+    }
+    assert (alert["endsAt"], alert["generatorURL"]) == ("2026-03-02T10:00:00+00:00", "http://dsctl/runs/run_1")
 
 
 @pytest.mark.parametrize(
