@@ -22,9 +22,15 @@ def in_flight(plan: plans.Plan, context: world.Context) -> outcomes.GateAnswer:
 
 
 def overlaps(one: plans.Plan, other: plans.Plan) -> bool:
-    """Say whether two plans of one lane touch the same thing: a service contains its nodes."""
-    if one.lane is not other.lane or one.request.service != other.request.service:
+    """Say whether two plans touch the same thing: a service contains its nodes.
+
+    Plans of different lanes do only where one takes away the node that the other is about: none is repaired while it
+    is drained for good, and none that is being repaired leaves.
+    """
+    if one.request.service != other.request.service:
         return False
+    if one.lane is not other.lane:
+        return one.request.node in other.blast.unavailable or other.request.node in one.blast.unavailable
     return not one.request.node or not other.request.node or one.request.node == other.request.node
 
 

@@ -264,6 +264,16 @@ def test_runs_of_different_lanes_do_not_wait_for_each_other() -> None:
     assert not ask(b.plan(lane=lanes.Lane.CAPACITY), Gate.IN_FLIGHT, unfinished=(growing,)).is_passed
 
 
+def test_no_node_is_taken_away_while_it_is_repaired_nor_repaired_while_it_goes() -> None:
+    """Shrinking and repairing have lanes of their own, and meet at a node."""
+    leaving = plans.BlastRadius(("node-a",), ("node-a",))
+    shrinking = b.plan(b.manual(node=""), lane=lanes.Lane.CAPACITY, blast=leaving)
+    on_it, on_another = b.plan(b.manual()), b.plan(b.manual(node="node-b"))
+    assert not ask(shrinking, Gate.IN_FLIGHT, unfinished=(b.run("run_9", plan=on_it),)).is_passed
+    assert not ask(on_it, Gate.IN_FLIGHT, unfinished=(b.run("run_9", plan=shrinking),)).is_passed
+    assert ask(shrinking, Gate.IN_FLIGHT, unfinished=(b.run("run_9", plan=on_another),)).is_passed
+
+
 def test_a_service_wide_plan_waits_for_runs_on_its_nodes() -> None:
     """The overlap counts both ways."""
     incident = b.incident(finding=b.finding(node=""))
