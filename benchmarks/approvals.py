@@ -9,6 +9,7 @@ and until that run acts. Guard and notifier answer at once, so that nothing but 
 
 import argparse
 import asyncio
+import ctypes
 import dataclasses
 import gc
 import json
@@ -179,20 +180,25 @@ class _Process:
         """Return threads, tasks, memory, and the share of a core that doing nothing takes."""
         await self.clock.sleep(1.0)
         gc.collect()
-        size = _resident_bytes()
+        peak, size = _resident_bytes(), _held_bytes()
         used, began = sum(os.times()[:2]), self.clock.monotonic()
         await self.clock.sleep(_IDLE_SECONDS)
         idle_ratio = (sum(os.times()[:2]) - used) / (self.clock.monotonic() - began)
         tasks = len(asyncio.all_tasks())
-        return {"threads": threading.active_count(), "tasks": tasks, "rss": size, "idle_cpu": round(idle_ratio, 4)}
+        return {
+            "threads": threading.active_count(),
+            "tasks": tasks,
+            "objects": len(gc.get_objects()),
+            "rss": size,
+            "rss_untrimmed": peak,
+            "idle_cpu": round(idle_ratio, 4),
+        }
 
     async def read_mb(self) -> float:
         """Read every unfinished run, as each tick and each guard do, and return what is kept of it in memory."""
-        gc.collect()
-        before = _resident_bytes()
+        before = _held_bytes()
         await self.store.runs.find(state="unfinished", limit=1000)
-        gc.collect()
-        return round((_resident_bytes() - before) / 1e6, 2)
+        return round((_held_bytes() - before) / 1e6, 2)
 
     async def answer(self, number: int) -> float:
         """Approve one run and return the seconds until its next step acts."""
@@ -248,7 +254,9 @@ def _compared(before: Mapping[str, float], after: Mapping[str, float]) -> dict[s
         "threads_added": after["threads"] - before["threads"],
         "tasks": after["tasks"],
         "tasks_added": after["tasks"] - before["tasks"],
+        "objects_added": after["objects"] - before["objects"],
         "rss_added_mb": round((after["rss"] - before["rss"]) / 1e6, 2),
+        "rss_untrimmed_added_mb": round((after["rss_untrimmed"] - before["rss_untrimmed"]) / 1e6, 2),
         "idle_cpu_ratio_before": before["idle_cpu"],
         "idle_cpu_ratio": after["idle_cpu"],
     }
@@ -262,6 +270,15 @@ def _resident_bytes() -> int:
     """Return how much memory this process has in use."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _held_bytes() -> int:
+    """Return the same once the allocator has given back what nobody holds: a burst leaves its high-water mark behind."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc; elsewhere the two figures are one
+    if trim is not None:
+        trim(0)
+    return _resident_bytes()
 
 
 def _tell(figures: Mapping[str, float]) -> None:

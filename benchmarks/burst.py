@@ -54,9 +54,9 @@ def measure(context: runner.Context) -> dict[str, runner.Figure]:
     """Return the figures of both runbooks."""
     nodes: int = context.options.nodes
     healed = _burst("heal", nodes, _PATIENCE_SECONDS)
-    context.say(f"heal: {healed}")
+    context.say(f"heal: {_told(healed)}")
     ejected = _burst("eject", nodes, context.options.turns_seconds)
-    context.say(f"eject: {ejected}")
+    context.say(f"eject: {_told(ejected)}")
     allowed = allowed_out(nodes)
     first = ejected.seconds[:allowed]
     return {
@@ -64,9 +64,9 @@ def measure(context: runner.Context) -> dict[str, runner.Figure]:
         "findings": nodes,
         "dispatched": len(healed.seconds),
         "dispatch_p50_s": _p50(healed.seconds),
-        "dispatch_p99_s": _p99(healed.seconds),
+        "dispatch_p99_s": p99(healed.seconds),
         "p50_s": _p50(healed.seconds),
-        "p99_s": _p99(healed.seconds),
+        "p99_s": p99(healed.seconds),
         "max_s": max(healed.seconds, default=None),
         "tick_s": healed.first_tick_s,
         "blast_radius_exceeded": max(0, ejected.max_out - allowed),
@@ -76,10 +76,17 @@ def measure(context: runner.Context) -> dict[str, runner.Figure]:
             "dispatched": len(ejected.seconds),
             "refused": ejected.refused,
             "p50_s": _p50(first),
-            "p99_s": _p99(first),
+            "p99_s": p99(first),
             "ticks": ejected.ticks,
         },
     }
+
+
+def _told(seen: Seen) -> str:
+    first, last = (
+        (f"{one:.2f} s" for one in (seen.seconds[0], seen.seconds[-1])) if seen.seconds else ("never", "never")
+    )
+    return f"{len(seen.seconds)} dispatched, from {first} to {last}; {seen.refused} refused, at most {seen.max_out} out"
 
 
 def allowed_out(nodes: int) -> int:
@@ -133,6 +140,6 @@ def _p50(seconds: Sequence[float]) -> float | None:
     return statistics.median(seconds) if seconds else None
 
 
-def _p99(seconds: Sequence[float]) -> float | None:
+def p99(seconds: Sequence[float]) -> float | None:
     """Return the value that one in a hundred exceeds: of 200 the 198th."""
     return seconds[max(0, -(-len(seconds) * 99 // 100) - 1)] if seconds else None

@@ -22,13 +22,14 @@ from controlplane.runs import failpoints
 
 _TARGETS = 6
 _NUM_REPLICAS = {run_fleet.SQLITE: 1, run_fleet.POSTGRESQL: 3}
-_LEASE_SECONDS = 2.0
+# Alone, nobody waits for the end of a lease; a pause only has to be longer.
+_LEASE_SECONDS = {run_fleet.SQLITE: 1.0, run_fleet.POSTGRESQL: 2.0}
 # A life: this long at most before it is killed, if no fail point came before.
 _LIFE_SECONDS = 0.7
 _SUBMIT_SECONDS = 0.06
 _SAMPLE_SECONDS = 0.3
 _DISTURB_SECONDS = 1.2
-_PAUSE_SECONDS = 1.5 * _LEASE_SECONDS
+_STOP_SECONDS = 10.0
 _ENDING_SECONDS = 90.0
 _TICK_SECONDS = 0.05
 # One life in so many ends at a fail point; the others at a random moment.
@@ -77,12 +78,14 @@ class Harness:
         self._clock = clocks.SystemClock()
         self._chance = random.Random(seed)  # noqa: S311 - to be repeatable, not secret
         self._report = Report(kind, seed)
+        self._lease = _LEASE_SECONDS[kind]
         self._context = run_fleet.start_server()
         self._reader = place.reader()
         self._workers: dict[str, run_fleet.Worker] = {}
         self._born: dict[str, int] = {}
         self._paused: set[str] = set()
         self._old: list[run_fleet.Worker] = []
+        self._gone: set[str] = set()
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._counting = itertools.count()
         self._numbers = itertools.count()
@@ -134,7 +137,7 @@ class Harness:
 
     def _start(self, name: str) -> None:
         self._born[name] = next(self._counting)
-        orders = run_worker.Orders(self._place.url, self._folder, name, _LEASE_SECONDS, failpoint=self._fate())
+        orders = run_worker.Orders(self._place.url, self._folder, name, self._lease, failpoint=self._fate())
         self._workers[name] = run_fleet.Worker(self._context, orders)
 
     def _fate(self) -> str:
@@ -172,7 +175,7 @@ class Harness:
         # With replicas beside it, a dead one is sometimes left dead until its lease has run out.
         if not self._is_calm and len(self._workers) > 1 and self._chance.random() < 0.1:  # noqa: PLR2004 - a chance
             self._count("left dead")
-            self._later(1.5 * _LEASE_SECONDS, lambda: self._start(name))
+            self._later(1.5 * self._lease, lambda: self._start(name))
             return
         self._start(name)
 
@@ -196,9 +199,15 @@ class Harness:
         if word == "ready":
             self._on_ready(name)
         elif word == "gone":
-            self._report.verdict.blame("lost", f"{name} was told that another has its name")
+            self._on_gone(name)
         elif word in {"accepted", "busy", "refused"}:
             self._on_answer(name, str(word), rest)
+
+    def _on_gone(self, name: str) -> None:
+        """It gave way to an elder of its name, which had been held up at its own start; without one that is a defect."""
+        self._gone.add(name)
+        if not any(old.orders.name == name for old in self._old):
+            self._report.verdict.blame("lost", f"{name} gave its name up to nobody")
 
     def _on_answer(self, name: str, word: str, rest: list[object]) -> None:
         asked = self._unanswered.pop(name, None)
@@ -224,6 +233,10 @@ class Harness:
     def _on_death(self, name: str) -> None:
         """It has ended by itself: at its fail point, or by a defect that must not look like a kill."""
         armed = self._workers[name].orders.failpoint
+        if name in self._gone:
+            self._gone.discard(name)
+            self._bury(name, "gave way to an elder", is_kill=False)
+            return
         self._bury(name, f"fail point {armed.split(':')[0]}" if armed else "died by itself")
 
     # Disturbances.
@@ -254,7 +267,7 @@ class Harness:
         self._count("paused beyond its lease")
         self._hold(name)
         life = self._born[name]
-        self._later(_PAUSE_SECONDS, lambda: self._go_on(name, life))
+        self._later(1.5 * self._lease, lambda: self._go_on(name, life))
 
     def _hold(self, name: str) -> None:
         self._paused.add(name)
@@ -279,7 +292,7 @@ class Harness:
             self._again.append(self._unanswered.pop(name))
         self._old.append(old)
         self._start(name)
-        self._later(_LEASE_SECONDS, old.resume)
+        self._later(self._lease, old.resume)
 
     def _stop_in_order(self) -> None:
         name = self._victim()
@@ -290,7 +303,7 @@ class Harness:
         worker.say("stop")
         if name in self._unanswered:
             self._again.append(self._unanswered.pop(name))
-        if self._place.server is None and not worker.join(2 * _PAUSE_SECONDS):
+        if self._place.server is None and not worker.join(_STOP_SECONDS):
             worker.kill()
         self._old.append(worker)
         self._start(name)
@@ -386,7 +399,7 @@ class Harness:
         for worker in (*self._workers.values(), *self._old):
             worker.say("stop")
         for worker in (*self._workers.values(), *self._old):
-            if not worker.join(_PAUSE_SECONDS * 2):
+            if not worker.join(_STOP_SECONDS):
                 self._report.done["did not stop"] += 1
 
     def _judge(self) -> None:

@@ -10,6 +10,7 @@ server is killed; what was answered 202 has to be in the file, and sent again to
 import argparse
 import asyncio
 import json
+import math
 import sqlite3
 import subprocess
 import sys
@@ -29,7 +30,7 @@ BATCH = 50
 # What is asked for on SQLite.
 _SINGLE_PER_S = 300.0
 _BATCHED_PER_S = 1000.0
-_NUM_CLIENTS = 16
+_NUM_CLIENTS = 32
 # The door lets 64 notifications wait.
 _CROWD = 100
 _KILL_AFTER_SECONDS = 3.0
@@ -242,7 +243,7 @@ def p99(seconds: Sequence[float]) -> float | None:
 
 def _at(seconds: Iterable[float], share: float) -> float | None:
     ordered = sorted(seconds)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, runner.Figure]:

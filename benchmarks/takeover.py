@@ -71,9 +71,10 @@ def _orders(place: run_fleet.Place, name: str) -> run_worker.Orders:
 
 
 class _Seen:
-    """The tokens that have arrived at the target since the start; reads on from where it stopped."""
+    """The tokens with which one run has arrived at the target; reads on from where it stopped."""
 
-    def __init__(self, place: run_fleet.Place) -> None:
+    def __init__(self, place: run_fleet.Place, run_id: str) -> None:
+        self._run_id = run_id.encode()
         self._path = place.folder / "targets" / _NODE
         self._offset = 0
         self.tokens: list[int] = []
@@ -86,7 +87,7 @@ class _Seen:
                 news = file.read()
             whole = news[: news.rfind(b"\n") + 1]
             self._offset += len(whole)
-            self.tokens += [json.loads(line)["token"] for line in whole.splitlines()]
+            self.tokens += [json.loads(line)["token"] for line in whole.splitlines() if self._run_id in line]
         return max(self.tokens, default=0)
 
 
@@ -106,9 +107,9 @@ class _Stage:
 
     def kill(self) -> float:
         """Kill the owner and return the seconds until another's first step."""
-        owner = self._wait_for_owner()
+        owner, run_id = self._wait_for_owner()
         run_fleet.wait_any([], self._chance.uniform(0.0, _PRODUCT.lease_seconds / 3))
-        seen = _Seen(self._place)
+        seen = _Seen(self._place, run_id)
         self._workers[owner].kill()
         began, token = self._clock.monotonic(), seen.look()
         took = self._wait_for_token(seen, token, began)
@@ -118,8 +119,8 @@ class _Stage:
 
     def stop(self) -> float:
         """Stop the owner in order and return the seconds until another's first step."""
-        owner = self._wait_for_owner()
-        seen = _Seen(self._place)
+        owner, run_id = self._wait_for_owner()
+        seen = _Seen(self._place, run_id)
         began, token = self._clock.monotonic(), seen.look()
         self._workers[owner].say("stop")
         took = self._wait_for_token(seen, token, began)
@@ -130,10 +131,10 @@ class _Stage:
 
     def pause(self) -> int:
         """Pause the owner until another drives, wake it, and return how often it still acted or wrote."""
-        owner = self._wait_for_owner()
+        owner, run_id = self._wait_for_owner()
         worker = self._workers[owner]
         worker.pause()
-        seen = _Seen(self._place)
+        seen = _Seen(self._place, run_id)
         token = seen.look()
         self._wait_for_token(seen, token, self._clock.monotonic())
         num_before = sum(one <= token for one in seen.tokens)
@@ -171,17 +172,17 @@ class _Stage:
         self._workers.pop(name).close()
         self._start()
 
-    def _wait_for_owner(self) -> str:
-        """Return the name of the replica that drives the run now; a new run is begun when none is left."""
+    def _wait_for_owner(self) -> tuple[str, str]:
+        """Return the name of the replica that drives a run now, and the run; a new one is begun when none is left."""
         end = self._clock.monotonic() + _LIMIT_SECONDS
         while self._clock.monotonic() < end:
             with self._reader.connect() as connection:
-                owner = connection.execute(
-                    sa.select(tables.RUN.c.owner).where(tables.RUN.c.state == "running")
-                ).scalar()
+                is_young = sa.and_(tables.RUN.c.state == "running", tables.RUN.c.step < _NUM_STEPS // 2)
+                row = connection.execute(sa.select(tables.RUN.c.owner, tables.RUN.c.id).where(is_young)).first()
                 is_open = connection.execute(sa.select(tables.RUN.c.id).where(tables.RUN.c.ended_at.is_(None))).first()
-            if owner is not None and owner.split("/")[0] in self._workers:
-                return owner.split("/")[0]
+            name = row.owner.split("/")[0] if row is not None else ""
+            if row is not None and name in self._workers:
+                return name, row.id
             if is_open is None:
                 self._submit()
             run_fleet.wait_any([], 0.05)
@@ -200,6 +201,15 @@ class _Stage:
         return self._clock.monotonic() - began
 
 
+def _wait_for_id(worker: run_fleet.Worker, clock: clocks.SystemClock) -> str:
+    end = clock.monotonic() + _LIMIT_SECONDS
+    while clock.monotonic() < end:
+        heard = worker.hear(1.0)
+        if heard is not None and heard[0] == "accepted":
+            return str(heard[2])
+    raise RuntimeError("the run was not accepted")
+
+
 def _restart_on_sqlite(tries: int, say: Callable[[str], None]) -> list[float]:
     clock, fresh = clocks.SystemClock(), get_context("spawn")
     taken: list[float] = []
@@ -207,11 +217,11 @@ def _restart_on_sqlite(tries: int, say: Callable[[str], None]) -> list[float]:
         worker = run_fleet.Worker(fresh, _orders(place, "only"))
         worker.wait_for("ready", clock, _LIMIT_SECONDS)
         worker.say("submit", 0, _NODE, _NUM_STEPS)
-        worker.wait_for("accepted", clock, _LIMIT_SECONDS)
+        run_id = _wait_for_id(worker, clock)
         for _ in range(tries):
             run_fleet.wait_any([], 0.3)
             worker.kill()
-            seen = _Seen(place)
+            seen = _Seen(place, run_id)
             token, began = seen.look(), clock.monotonic()
             worker = run_fleet.Worker(fresh, _orders(place, "only"))
             while seen.look() <= token and clock.monotonic() - began < _LIMIT_SECONDS:

@@ -23,6 +23,8 @@ from controlplane.engine import tick
 
 # Alerts arrive in bursts; one tick sees them all.
 _DEBOUNCE_SECONDS = 0.25
+# While alerts go on arriving, ticks get half of the event loop's time at most, and those who bring them the rest.
+_MAX_REST_SECONDS = 5.0
 # A tick is bounded by its parts (six seconds for the metrics store); this ends one that hangs all the same.
 _TICK_TIMEOUT_SECONDS = 60.0
 _SWEEP_SECONDS = 6 * 3600.0
@@ -32,6 +34,15 @@ _FIRST_SWEEP_SECONDS = 300.0
 _REFIT_CHECK_SECONDS = 5.0
 _ROLE = "control-loop"
 _TROUBLE = events.EVENT_JOB_MISSED | events.EVENT_JOB_MAX_INSTANCES | events.EVENT_JOB_ERROR
+
+
+def rest_seconds(tick_seconds: float) -> float:
+    """Return how long no further tick begins after one that took so long, whoever wakes the loop.
+
+    >>> rest_seconds(0.05), rest_seconds(3.0), rest_seconds(60.0)
+    (0.05, 3.0, 5.0)
+    """
+    return min(_MAX_REST_SECONDS, tick_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +144,15 @@ class Loop:
         self.wake()
 
     async def _follow_wakes(self) -> None:
+        rested_at = 0.0
         while True:
             await self._woken.wait()
-            await self._clock.sleep(_DEBOUNCE_SECONDS)
+            await self._clock.sleep(max(_DEBOUNCE_SECONDS, rested_at - self._clock.monotonic()))
             self._woken.clear()
+            began = self._clock.monotonic()
             await self._tick()
+            ended = self._clock.monotonic()
+            rested_at = ended + rest_seconds(ended - began)
 
     async def _renew(self) -> None:
         asked_at = self._clock.monotonic()

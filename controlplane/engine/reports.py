@@ -14,6 +14,8 @@ from controlplane.domain import findings as fnd
 # Enough to see what is wrong; a sender of alerts with ever new labels must not fill every tick's report.
 _MAX_STRAYS = 20
 _MAX_NAMES = 3
+_FAULTS = {one.value: one for one in fnd.FaultClass}
+_SEVERITIES = {one.value: one for one in fnd.Severity}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +90,12 @@ def _finding(alert: alerting.Alert) -> fnd.Finding:
 
 
 def _fault(text: str) -> fnd.FaultClass:
-    return fnd.FaultClass(text) if text in set(fnd.FaultClass) else fnd.FaultClass.OTHER
+    return _FAULTS.get(text, fnd.FaultClass.OTHER)
 
 
 def _severity(text: str) -> fnd.Severity:
     """Return the severity; a word of somebody else's scheme (`page`, `ticket`) counts as warning."""
-    return fnd.Severity(text) if text in set(fnd.Severity) else fnd.Severity.WARNING
+    return _SEVERITIES.get(text, fnd.Severity.WARNING)
 
 
 def _number(text: str) -> float | None:

@@ -6,7 +6,7 @@ handed to a person, never assumed. Async.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from actions import api as actions
@@ -25,7 +25,7 @@ class Acting:
         ports: config.RunPorts,
         settings: config.RunSettings,
         *,
-        may_act: Callable[[moves.Claim], bool],
+        may_act: Callable[[moves.Claim], Awaitable[bool]],
         fail_points: failpoints.FailPoints,
     ) -> None:
         self._ports = ports
@@ -96,7 +96,7 @@ class Acting:
             return await self._settle(claim, action, answer)
         if isinstance(answer, outcomes.Denied):
             return self._denied(claim, answer)
-        if not self._may_act(claim):
+        if not await self._may_act(claim):
             raise errors.LostLeaseError(
                 f"run {claim.run_id}: the lease was not kept up to start step {claim.step.name}"
             )

@@ -6,12 +6,13 @@ changes nothing when any of them has moved on.
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql import dml
 
 from controlplane.domain import approvals, errors, outcomes, plans, runs
 from controlplane.runs import asking, moves, redaction, transitions
@@ -25,6 +26,28 @@ _State = outcomes.RunState
 # stepped back, and is due; without that it would hold its target until the clock has caught up. One that waits for people
 # sleeps to the end of its time: an answer wakes it, and a thousand of them must not look up for nothing.
 MAX_WAKE_SECONDS = 300.0
+
+
+# The fence of every commit: the run is still this owner's, under this token, where this owner left it.
+FENCE = {
+    "run": _RUN.c.id == sa.bindparam("held_run", type_=sa.String),
+    "owner": _RUN.c.owner == sa.bindparam("held_by", type_=sa.String),
+    "token": _RUN.c.token == sa.bindparam("held_token", type_=sa.Integer),
+    "revision": _RUN.c.revision == sa.bindparam("held_revision", type_=sa.Integer),
+    "state": _RUN.c.state == _State.RUNNING.value,
+}
+
+
+def make_commit(fence: Iterable[sa.ColumnElement[bool]]) -> dml.ReturningUpdate[bool, int]:
+    """Return the update behind a fence; the columns it sets are named by its parameters."""
+    num_events = _RUN.c.num_events + sa.bindparam("num_new", type_=sa.Integer)
+    update = _RUN.update().where(*fence).values(num_events=num_events)
+    return update.returning(_RUN.c.is_cancel_requested, _RUN.c.num_events)
+
+
+# Built once: to build them for each step costs as much as to run them.
+COMMIT = make_commit(FENCE.values())
+OWNS = sa.select(_RUN.c.id).where(*FENCE.values())
 
 
 def submit(connection: sa.Connection, run_id: str, plan: plans.Plan, now: datetime) -> None:
@@ -169,13 +192,8 @@ def commit(
     awaits = None if move.asks is None else held.step.name
     entries = (*move.entries, *entries)
     revision = held.revision + 1
-    values = {"awaits": awaits, "num_events": _RUN.c.num_events + len(entries), **_values(move, cursor, revision, now)}
-    row = connection.execute(
-        _RUN.update()
-        .where(is_owned(owner, held))
-        .values(values)
-        .returning(_RUN.c.is_cancel_requested, _RUN.c.num_events)
-    ).first()
+    values = {"awaits": awaits, "num_new": len(entries), **_values(move, cursor, revision, now)}
+    row = connection.execute(COMMIT, {**values, **_fence_values(owner, held)}).first()
     if row is None:
         return _find_arrived(connection, held, revision)
     if row.is_cancel_requested and move.state is _State.WAITING:
@@ -190,15 +208,13 @@ def commit(
     return Committed(cursor, revision, row.is_cancel_requested)
 
 
-def is_owned(owner: str, held: moves.Claim) -> sa.ColumnElement[bool]:
-    """Return the fence of every commit: the run is still this owner's, under this token, where this owner left it."""
-    return sa.and_(
-        _RUN.c.id == held.run_id,
-        _RUN.c.owner == owner,
-        _RUN.c.token == held.token,
-        _RUN.c.revision == held.revision,
-        _RUN.c.state == _State.RUNNING,
-    )
+def _fence_values(owner: str, held: moves.Claim) -> dict[str, object]:
+    return {"held_run": held.run_id, "held_by": owner, "held_token": held.token, "held_revision": held.revision}
+
+
+def owns(connection: sa.Connection, owner: str, held: moves.Claim) -> bool:
+    """Say whether a commit for this claim would pass its fence now; a read."""
+    return connection.execute(OWNS, _fence_values(owner, held)).first() is not None
 
 
 def _announce_next(held: moves.Claim, move: moves.Move, now: datetime) -> tuple[moves.Cursor, tuple[moves.Entry, ...]]:

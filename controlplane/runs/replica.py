@@ -1,8 +1,8 @@
 """This process as one of possibly several that drive runs: its lease, its heartbeat, the election of a leader.
 
 Used by the run engine. The database's clock decides leases; the monotonic clock decides when this replica must no
-longer trust its own (self-fencing at 0.8 of the lease, so that it stops before others take over). A lease that was lost
-and came back, because the process was paused, covers nothing that was claimed before: others may have driven it since.
+longer trust its own (self-fencing at 0.8 of the lease, so that it stops before others take over). Right before an effect
+the database is asked as well whether the run is still this replica's.
 
 Concurrency: `beat` blocks and runs in the heartbeat's own thread, because a blocked event loop must not lose the
 lease silently; the rest is async or a plain read.
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy import exc
 
-from controlplane.domain import ports
+from controlplane.domain import errors, ports
 from controlplane.runs import ledger, moves, server_clock
 from controlplane.store import database as db
 from controlplane.store import tables, wakeup
@@ -24,6 +24,7 @@ from controlplane.store import tables, wakeup
 _REPLICA, _LEADER, _RUN = tables.REPLICA, tables.LEADER, tables.RUN
 _FENCE_RATIO = 0.8
 _BEATS_PER_LEASE = 3
+_ASK_AGAIN_SECONDS = 0.2
 _RunToken = tuple[str, int]
 
 
@@ -49,8 +50,6 @@ class Replica:
         self._renewed = -float("inf")
         self._is_gone = False
         self._suspects: Collection[_RunToken] = frozenset()
-        self._lost: Collection[_RunToken] = frozenset()
-        self._given_back: set[_RunToken] = set()
         self.clock = server_clock.ServerClock(clock)
 
     @property
@@ -63,10 +62,21 @@ class Replica:
         age = self._clock.monotonic() - self._renewed
         return not self._is_gone and age < self._lease.total_seconds() * _FENCE_RATIO
 
-    def may_act(self, claim: moves.Claim) -> bool:
-        """Say whether an effect may be started for a claim: the lease is held, and has covered the run all the time."""
-        key = (claim.run_id, claim.token)
-        return self.is_held() and key not in self._lost and key not in self._given_back
+    async def may_act(self, claim: moves.Claim) -> bool:
+        """Say whether an effect may be started for a claim now: the lease is held, and the run is still this owner's.
+
+        The lease alone does not tell: it may have lapsed and come back, a successor of this name may have taken over
+        a moment ago, or the run was given back while the event loop was blocked. So the database is asked, and asked
+        again while it does not answer and the lease lasts.
+        """
+        while self.is_held():
+            try:
+                is_owned = await self._database.read(lambda connection: ledger.owns(connection, self.id, claim))
+            except errors.RetryLaterError:
+                await self._clock.sleep(_ASK_AGAIN_SECONDS)
+            else:
+                return is_owned and self.is_held()
+        return False
 
     async def join(self) -> None:
         """Register, fence predecessors, and take over what they left."""
@@ -86,19 +96,14 @@ class Replica:
     def beat(self) -> None:
         """Renew the lease and put back what nobody drives: dead replicas' runs, and orphans of this one; blocking."""
         started = self._clock.monotonic()
-        driven = frozenset(self._driving())
         owned = self._database.write_blocking(self._beat)
         if self._is_gone:
             return
-        # Before the lease counts again: what was in hand and is another's now must find out before it acts.
-        self._lost = driven - frozenset(owned)
         self._renewed = started
         # A claim is committed a moment before memory knows of it: only what is missing twice in a row is an orphan.
         missing = frozenset(owned) - frozenset(self._driving())
         orphans = missing & frozenset(self._suspects)
         self._suspects = missing
-        # Before they are given back: an event loop that was blocked may begin to drive one only now.
-        self._given_back |= orphans
         for run_id, token in orphans:
             self._database.write_blocking(lambda connection, key=(run_id, token): self._reclaim_orphan(connection, key))
 

@@ -4,7 +4,7 @@ Called by the driver while a run walks its failure edges; returns the move to co
 kill switch stops an undo: the others limit what the product breaks, and an undo restores. Async.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from actions import api as actions
 from controlplane.domain import errors, outcomes, plans, runs
@@ -23,7 +23,7 @@ class Undoing:
         settings: config.RunSettings,
         database: db.Database,
         *,
-        may_act: Callable[[moves.Claim], bool],
+        may_act: Callable[[moves.Claim], Awaitable[bool]],
     ) -> None:
         self._ports = ports
         self._settings = settings
@@ -54,7 +54,7 @@ class Undoing:
         stored = await self._read_result(claim, step.name)
         if isinstance(stored, moves.NotDone):
             return self._settle(claim, action, stored)
-        if not self._may_act(claim):
+        if not await self._may_act(claim):
             raise errors.LostLeaseError(f"run {claim.run_id}: the lease was not kept up to undo {step.name}")
         context = tries.make_context(claim, step, transitions.undo_key(claim.run_id, step.name))
         call = action.undo(step.params, context, stored)

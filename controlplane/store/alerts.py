@@ -58,28 +58,31 @@ class AlertRepository:
         Alertmanager repeats what fires. A "resolved" may be lost for good, when it is restarted for example; without
         an end of our own such an alert would keep its incident open, and people paged, for ever.
         """
-        query = (
-            sa.select(remembered.text_of(tables.ALERT.c.document))
-            .where(
-                tables.ALERT.c.status == alerting.AlertStatus.FIRING,
-                tables.ALERT.c.received_at >= self._clock.now() - self._max_age,
-            )
-            .order_by(tables.ALERT.c.starts_at, tables.ALERT.c.source, tables.ALERT.c.fingerprint)
-        )
-        for label, wanted in (("service", service), ("node", node)):
-            if wanted is not None:
-                query = query.where(sa.func.coalesce(_label(label), "") == wanted)
+        given = {"service": service, "node": node}
+        labels = {name: text for name, text in given.items() if text is not None}
+        query, values = _firing(tuple(labels)), {**labels, "since": self._clock.now() - self._max_age}
         # Decoded by the reading thread: thousands of alerts would hold up everybody else on the event loop.
         return await self._database.read(
-            lambda connection: tuple(self._known.decode(one) for one in connection.execute(query).scalars().all())
+            lambda connection: tuple(
+                self._known.decode(one) for one in connection.execute(query, values).scalars().all()
+            )
         )
 
 
-def _label(name: str) -> sa.ColumnElement[str]:
-    return tables.ALERT.c.document["labels"][name].as_string()
+# Statements are made once: to make one takes longer than to run it.
+@functools.cache
+def _firing(labels: tuple[str, ...]) -> sa.Select[str]:
+    """Return the query for what fires and was told after the parameter `since`, with parameters for these labels."""
+    alert = tables.ALERT.c
+    query = sa.select(remembered.text_of(alert.document)).where(
+        alert.status == alerting.AlertStatus.FIRING,
+        alert.received_at >= sa.bindparam("since", type_=tables.UtcTime),
+    )
+    for name in labels:
+        query = query.where(sa.func.coalesce(alert.document["labels"][name].as_string(), "") == sa.bindparam(name))
+    return query.order_by(alert.starts_at, alert.source, alert.fingerprint)
 
 
-# Both statements are made once: to make one takes longer than to run it.
 @functools.cache
 def _add_heading(dialect: str) -> sa.Insert:
     """Return the insert that says with a row whether the notification is new.

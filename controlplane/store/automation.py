@@ -10,9 +10,12 @@ import sqlalchemy as sa
 
 from controlplane.domain import breakers, errors, ports
 from controlplane.store import database as db
-from controlplane.store import tables, upserts
+from controlplane.store import shared, tables, upserts
 
 _BRAKE, _BREAKER = tables.AUTOMATION_BRAKE, tables.AUTOMATION_BREAKER
+# Made once: the guard asks both with every plan.
+_BRAKES = sa.select(_BRAKE.c.who, _BRAKE.c.reason).order_by(_BRAKE.c.at, _BRAKE.c.who)
+_BREAKERS = sa.select(_BREAKER).order_by(_BREAKER.c.service)
 
 
 class AutomationRepository:
@@ -21,11 +24,11 @@ class AutomationRepository:
     def __init__(self, database: db.Database, clock: ports.Clock) -> None:
         self._database = database
         self._clock = clock
+        self._shared = shared.SharedReads(database)
 
     async def paused(self) -> Mapping[str, str]:
         """Return who holds the brake: name to reason. Empty means automation may act."""
-        query = sa.select(_BRAKE.c.who, _BRAKE.c.reason).order_by(_BRAKE.c.at, _BRAKE.c.who)
-        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        rows = await self._shared.read("brakes", lambda connection: connection.execute(_BRAKES).all())
         return {row.who: row.reason for row in rows}
 
     async def pause(self, who: str, reason: str) -> None:
@@ -42,8 +45,7 @@ class AutomationRepository:
 
     async def breakers(self) -> Mapping[str, breakers.Breaker]:
         """Return the breakers that ever tripped, by service, the open ones and those that were reset."""
-        query = sa.select(_BREAKER).order_by(_BREAKER.c.service)
-        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        rows = await self._shared.read("breakers", lambda connection: connection.execute(_BREAKERS).all())
         return {row.service: _breaker(row) for row in rows}
 
     async def trip(self, service: str, sentence: str, nodes: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ Implements `ports.IncidentStore` for the tick and the API. Async; the work runs 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -15,6 +15,13 @@ from controlplane.store import codec, remembered, tables, upserts
 from controlplane.store import database as db
 
 _DOCUMENT = remembered.text_of(tables.INCIDENT.c.document)
+# Made once: the guard asks for an incident with every plan.
+_ONE = sa.select(_DOCUMENT).where(tables.INCIDENT.c.id == sa.bindparam("one"))
+_UNCLOSED = (
+    sa.select(_DOCUMENT)
+    .where(tables.INCIDENT.c.state != incidents.IncidentState.CLOSED)
+    .order_by(tables.INCIDENT.c.opened_at, tables.INCIDENT.c.id)
+)
 
 
 class IncidentRepository:
@@ -27,12 +34,7 @@ class IncidentRepository:
 
     async def unclosed(self) -> Sequence[incidents.Incident]:
         """Return every incident that is not closed, oldest first."""
-        query = (
-            sa.select(_DOCUMENT)
-            .where(tables.INCIDENT.c.state != incidents.IncidentState.CLOSED)
-            .order_by(tables.INCIDENT.c.opened_at, tables.INCIDENT.c.id)
-        )
-        return await self._select(query)
+        return await self._select(_UNCLOSED)
 
     async def save(self, incident: incidents.Incident, note: str) -> None:
         """Insert or update, and append `note` to the timeline unless it is empty, in one commit.
@@ -57,7 +59,7 @@ class IncidentRepository:
 
     async def get(self, incident_id: str) -> incidents.Incident:
         """Return one incident; raises NotFoundError."""
-        found = await self._select(sa.select(_DOCUMENT).where(tables.INCIDENT.c.id == incident_id))
+        found = await self._select(_ONE, {"one": incident_id})
         if not found:
             raise errors.NotFoundError(f"there is no incident {incident_id}; list them with: dsctl incidents list")
         return found[0]
@@ -81,10 +83,14 @@ class IncidentRepository:
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return tuple((row.at, row.text) for row in rows)
 
-    async def _select(self, query: sa.Select[str]) -> Sequence[incidents.Incident]:
+    async def _select(
+        self, query: sa.Select[str], values: Mapping[str, str] | None = None
+    ) -> Sequence[incidents.Incident]:
         # Decoded by the reading thread: thousands of incidents would hold up everybody else on the event loop.
         return await self._database.read(
-            lambda connection: tuple(self._known.decode(one) for one in connection.execute(query).scalars().all())
+            lambda connection: tuple(
+                self._known.decode(one) for one in connection.execute(query, values).scalars().all()
+            )
         )
 
 

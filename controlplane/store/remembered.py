@@ -14,16 +14,17 @@ from controlplane.store import codec
 
 T = TypeVar("T")
 
-# A storm of alerts has some ten thousand; with their texts they take some 40 MB.
-_MAX_KEPT = 20_000
+# A storm of ten thousand alerts has ten million characters, and some 40 MB with what they mean.
+_MAX_CHARACTERS = 16_000_000
 
 
 class Remembered(Generic[T]):
-    """Decodes documents of one kind. Forgets those not read again once `max_kept` others were."""
+    """Decodes documents of one kind. Forgets those not read again while `max_characters` of others were."""
 
-    def __init__(self, kind: type[T], max_kept: int = _MAX_KEPT) -> None:
+    def __init__(self, kind: type[T], max_characters: int = _MAX_CHARACTERS) -> None:
         self._kind = kind
-        self._max_kept = max_kept
+        self._max_characters = max_characters
+        self._num_characters = 0
         self._recent: dict[str, T] = {}
         self._before: dict[str, T] = {}
 
@@ -35,9 +36,10 @@ class Remembered(Generic[T]):
         found = self._before.get(text)
         if found is None:
             found = codec.from_json(self._kind, json.loads(text))
-        if len(self._recent) >= self._max_kept:
-            self._before, self._recent = self._recent, {}
+        if self._num_characters + len(text) > self._max_characters:
+            self._before, self._recent, self._num_characters = self._recent, {}, 0
         self._recent[text] = found
+        self._num_characters += len(text)
         return found
 
 

@@ -19,9 +19,6 @@ ASKING = "asking"
 _RUN, _EVENT, _APPROVAL = tables.RUN, tables.RUN_EVENT, tables.RUN_APPROVAL
 _COLUMNS = ("id", "state", "step", "created_at", "acted_at", "ended_at", "verdict", "sentence")
 
-# More than are unfinished at once; a plan holds its runbook's text.
-_MAX_PLANS = 2000
-
 
 class RunRepository:
     """Runs in the database, for reading."""
@@ -29,7 +26,7 @@ class RunRepository:
     def __init__(self, database: db.Database) -> None:
         self._database = database
         self._shared = shared.SharedReads(database)
-        self._plans = remembered.Remembered(plans.Plan, _MAX_PLANS)
+        self._plans = remembered.Remembered(plans.Plan)
 
     async def get(self, run_id: str) -> runs.Run:
         """Return one run; raises NotFoundError."""

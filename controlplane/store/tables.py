@@ -202,6 +202,7 @@ RUN = sa.Table(
     sa.Index("ix_run_runbook_ended_at", "runbook", "ended_at"),
     # The ledgers ask at every tick for what has ended since.
     sa.Index("ix_run_ended_at", "ended_at"),
+    sa.Index("ix_run_incident_id_created_at", "incident_id", "created_at"),
 )
 # The limit per target is an index: a race for a target ends in a refused insert, never in two runs.
 sa.Index(

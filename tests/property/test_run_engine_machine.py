@@ -80,6 +80,10 @@ class Machine(RuleBasedStateMachine):
         """Two replicas that sleep through their leases, one after the other, in the midst of the same runs."""
         self._do(self._world.contend(names[0], passers, names[1], heirs, beats_first=beats_first))
 
+    @rule(names=st.permutations(run_world.NAMES), passers=PASSERS)
+    def outlive(self, names: list[str], passers: int) -> None:
+        self._do(self._world.outlive(names[0], passers, names[1]))
+
     @rule(name=NAMES, passers=PASSERS)
     def stall(self, name: str, passers: int) -> None:
         self._do(self._world.stall(name, passers))

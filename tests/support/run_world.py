@@ -254,6 +254,14 @@ class World:
         await self.resume(name, beats_first=beats_first)
         await self.resume(heir, beats_first=beats_first)
 
+    async def outlive(self, name: str, passers: int, heir: str) -> None:
+        """Start a successor while the replica is in the midst of its work: its runs go to others, and it does not know yet."""
+        await self.pause(name, passers)
+        replaced = self.replicas[name]
+        await self.replace(name)
+        await self.play(heir)
+        await replaced.resume(beats_first=False)
+
     async def stall(self, name: str, passers: int) -> None:
         """Block a replica's event loop after a claim, for two heartbeats: the same replica claims the same runs again."""
         replica = self.replicas[name]
@@ -315,6 +323,21 @@ class World:
             await replica.die()
         await asyncio.to_thread(self.database.close)
 
+    async def rehearse(self, number: int) -> None:
+        """Go through one of the situations that chance alone meets too seldom."""
+        first, second, third = NAMES
+        for target in TARGETS:
+            await self.submit(first, target)
+        situations = (
+            lambda: self.call_slowly(first, second),
+            lambda: self.outlive(first, 0, second),
+            lambda: self.oversleep(first, 0, beats_first=True),
+            lambda: self.contend(first, 1, third, 0, beats_first=True),
+            lambda: self.stall(first, 1),
+            lambda: self.play_losing(first, 2),
+        )
+        await situations[number % len(situations)]()
+
     async def walk(self, chance: random.Random, num_steps: int) -> None:
         """Do anything, by chance."""
         for _ in range(num_steps):
@@ -334,6 +357,7 @@ class World:
                 lambda: self.resume(name, beats_first=is_first),
                 lambda: self.oversleep(name, first, beats_first=is_first),
                 lambda: self.contend(name, first, heir, second, beats_first=is_first),
+                lambda: self.outlive(name, first, heir),
                 lambda: self.stall(name, first),
                 lambda: self.play_losing(name, first),
                 lambda: self.call_slowly(name, heir),

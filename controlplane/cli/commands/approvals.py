@@ -24,7 +24,15 @@ def list_approvals(
     """List the runs that wait for people, newest first."""
     found = client.Client(options.state_of(context)).get("/approvals", {"service": service, "limit": limit})
     rows = [
-        [one["run_id"], one["runbook"], one["target"], one["requested_by"], agreed(one), one["expires_at"], one["reason"]]
+        [
+            one["run_id"],
+            one["runbook"],
+            one["target"],
+            one["requested_by"],
+            agreed(one),
+            one["expires_at"],
+            one["reason"],
+        ]
         for one in found["items"]
     ]
     human = output.table(["RUN", "RUNBOOK", "TARGET", "ASKED BY", "AGREED", "EXPIRES", "WHY"], rows)

@@ -50,7 +50,8 @@ def test_a_run_that_asks_people_says_how_to_answer() -> None:
 )
 def test_a_question_is_moot_once_its_trouble_is_over(seconds: float, fields: dict[str, Any], is_moot: bool) -> None:
     """Quiet for as long as ends an incident, nothing done, nobody has decided; while it is reported it is asked."""
-    run = b.run(**{"plan": ASKING, "state": RunState.WAITING} | fields)
+    changed: dict[str, Any] = {"plan": ASKING, "state": RunState.WAITING} | fields
+    run = b.run(**changed)
     now, quiet = START + timedelta(seconds=seconds), b.incident(quiet_since=START)
     assert follow.is_moot(quiet, run, now, quiet_seconds=60.0) is is_moot
     assert not follow.is_moot(b.incident(), run, now, quiet_seconds=60.0)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from controlplane.domain import errors, outcomes
 from controlplane.runs import engine, ledger, moves, server_clock
+from controlplane.store import database as db
 from controlplane.store import house, tables
 from tests.support import run_world
 from tests.support import runs as support
@@ -24,6 +25,40 @@ async def test_replica_that_slept_through_its_lease_starts_no_effect(tmp_path: P
         await world.submit("a", "node-1")
         await world.oversleep("a", 0, beats_first=beats_first)
         assert (await world.finish()).sentences == []
+
+
+async def test_replica_that_was_replaced_a_moment_ago_starts_no_effect(tmp_path: Path) -> None:
+    """Its successor took its name and others its runs; its lease seems fresh until the next heartbeat."""
+    async with run_world.opened(tmp_path) as world:
+        await world.submit("a", "node-1")
+        await world.outlive("a", 0, "b")
+        assert (await world.finish()).sentences == []
+
+
+async def test_effect_waits_for_a_database_that_does_not_answer(
+    driven: engine.RunEngine,
+    store: house.House,
+    clock: FakeClock,
+    note: support.NotingAction,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether the run is still ours is asked until it is answered; what was not begun does not become a doubt."""
+    await driven.submit(support.plan())
+    (claim,) = await store.database.write(lambda connection: driven._claim(connection, 1))
+    failures, read = [errors.RetryLaterError("down"), errors.RetryLaterError("still down")], store.database.read
+
+    async def fail_first(work: db.Work[object]) -> object:
+        if failures:
+            raise failures.pop()
+        return await read(work)
+
+    monkeypatch.setattr(store.database, "read", fail_first)
+    driving = asyncio.ensure_future(driven._driver.drive(claim))
+    while not driving.done():
+        clock.move(0.2)
+        await asyncio.to_thread(lambda: None)
+    assert await driving is State.SUCCEEDED
+    assert (failures, note.sent()) == ([], ["flush"])
 
 
 async def test_claim_that_memory_learns_of_too_late_is_not_driven(

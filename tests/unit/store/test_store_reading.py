@@ -66,8 +66,8 @@ def test_a_document_is_decoded_once_and_again_after_it_changed() -> None:
 
 def test_what_is_not_read_again_is_forgotten() -> None:
     """Memory is bounded by what is in use."""
-    known = remembered.Remembered(alerting.Alert, max_kept=2)
     texts = [json.dumps(codec.to_json(b.alert(fingerprint=f"f{number}"))) for number in range(6)]
+    known = remembered.Remembered(alerting.Alert, max_characters=2 * len(texts[0]))
     kept = known.decode(texts[0])
     for text in texts[1:]:
         known.decode(text)
