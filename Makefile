@@ -43,8 +43,8 @@ test: setup check unit ## check, unit, then everything else that is not slow
 	@$(BIN)/pytest -q -n 4 --dist loadfile -m "$(SERVED)" --timeout $(SERVED_TIMEOUT) $(ARGS)
 	@$(BIN)/pytest -q -m "$(ALONE)" --timeout $(SERVED_TIMEOUT) $(ARGS)
 
-accept: setup ## every scenario in both modes, and all slow tests
-	@$(BIN)/pytest -q -m "(acceptance or slow) and not gpu" --timeout 1800 $(ARGS)
+accept: setup ## what make test leaves out: every scenario in both modes, and all other slow tests
+	@$(BIN)/pytest -q -m "slow and not gpu" --timeout 1800 $(ARGS)
 
 check: $(STAMPS)/project ## lint, format, types, import contracts
 	@$(BIN)/ruff check --quiet .
