@@ -180,21 +180,23 @@ def judge_clients(
     """Judge what clients saw; the three times are Unix seconds.
 
     `after` is the last stretch of the scenario, `during` everything from the first deed to the recovery, or to `after`
-    where there was none.
+    where there was none. What was on its way when the trouble began had its share of it, and is no part of `before`.
     """
     spec = story.spec
     calm_from = max(injected, ended - spec.after_seconds)
     after = smp.measure_levels(smp.between(samples, calm_from, ended))
     held = tuple(_held(one, samples, injected) for one in spec.held)
     has_recovered = _are_well(spec, after) and all(one.is_kept for one in held)
-    trouble = [s.at + s.latency_seconds for s in smp.between(samples, injected, calm_from) if is_bad(spec.limits, s)]
+    touched = [s for s in samples if s.at >= started and s.at + s.latency_seconds >= injected]
+    calm = [s for s in smp.between(samples, started, injected) if s.at + s.latency_seconds < injected]
+    trouble = [s.at + s.latency_seconds for s in smp.between(touched, started, calm_from) if is_bad(spec.limits, s)]
     recovered_at = max(trouble, default=injected)
     return Clients(
         verdict=outcomes.Verdict.RECOVERED if has_recovered else outcomes.Verdict.NOT_RECOVERED,
         is_felt=bool(trouble),
         recovered_seconds=round(recovered_at - injected, 3) if has_recovered else None,
-        before=smp.measure_levels(smp.between(samples, started, injected)),
-        during=smp.measure_levels(smp.between(samples, injected, recovered_at if has_recovered else calm_from)),
+        before=smp.measure_levels(calm),
+        during=smp.measure_levels(smp.between(touched, started, recovered_at if has_recovered else calm_from)),
         after=after,
         held=held,
     )
