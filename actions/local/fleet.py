@@ -97,8 +97,8 @@ class LocalFleet:
 
     @property
     def stop_seconds(self) -> float:
-        """How long ending a node may take at most, SIGKILL included."""
-        return definitions.read(self._files.folder).stop_seconds + _KILL_SECONDS
+        """How long ending a node may take at most, SIGKILL and the wait for its lock included."""
+        return definitions.read(self._files.folder).stop_seconds + 2 * _KILL_SECONDS
 
     def url(self, name: str) -> str:
         """Return where a node answers; raises NotFoundError for one that is not defined."""

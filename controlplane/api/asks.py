@@ -109,10 +109,11 @@ class RunbookText(Asked):
 
 
 class ApprovalRequest(Asked):
-    """A person's answer to a run that asks; `plan_hash` is that of the plan which was looked at."""
+    """A person's answer to a run that asks; `plan_hash` and `step` are those of the plan and question looked at."""
 
     approve: bool
     plan_hash: Annotated[str, pydantic.StringConstraints(min_length=1, max_length=200)]
+    step: NameOrNothing = ""
     reason: Text = ""
 
     @pydantic.model_validator(mode="after")

@@ -133,8 +133,10 @@ class RunControl(Protocol):
         """Ask a run to stop after its current step, and return its state now; raises NotFoundError."""
         ...
 
-    async def answer(self, run_id: str, who: str, *, is_approved: bool, reason: str, plan_hash: str) -> None:
-        """Keep a person's answer to the run's next question, and wake the run if it waits for it.
+    async def answer(
+        self, run_id: str, who: str, *, is_approved: bool, reason: str, plan_hash: str, step: str = ""
+    ) -> None:
+        """Keep a person's answer to the question `step`, else to the run's next one, and wake the run if it waits for it.
 
         Raises NotFoundError, and ConflictError for an answer that may not count, with the reason.
         """

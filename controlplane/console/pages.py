@@ -99,14 +99,16 @@ async def answer_run(
     """Approve or reject what a run asks, for the plan that the page showed; leads back to the page."""
     fields = await door.form(request)
     reason = " ".join(fields.get("reason", "").split())  # a browser sends line breaks of two characters
-    asked = {"approve": _ANSWERS.get(fields.get("answer", "")), "reason": reason}
+    seen = {name: fields.get(name, "") for name in ("plan_hash", "step")}
     try:
-        body = asks.ApprovalRequest.model_validate(asked | {"plan_hash": fields.get("plan_hash", "")})
+        body = asks.ApprovalRequest.model_validate(
+            {"approve": _ANSWERS.get(fields.get("answer", "")), "reason": reason, **seen}
+        )
     except pydantic.ValidationError as error:
         said = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         raise errors.InvalidInputError(f"{said}; go back and answer again") from error
     await home.run_control.answer(
-        run_id, who.name, is_approved=body.approve, reason=body.reason, plan_hash=body.plan_hash
+        run_id, who.name, is_approved=body.approve, reason=body.reason, plan_hash=body.plan_hash, step=body.step
     )
     return _see(f"{RUNS}/{quote(run_id, safe='')}")
 

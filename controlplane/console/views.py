@@ -136,7 +136,7 @@ def _does(step: plans.PlannedStep) -> str:
         return _call(step.action, step.params)
     if step.kind is plans.StepKind.APPROVAL:
         return f"ask for {phrases.count(step.quorum, 'approval')}"
-    return f"wait until {step.until}"
+    return f"wait until {step.until}" if step.until else f"wait {phrases.duration(step.timeout_seconds)}"
 
 
 def _call(action: str, params: Mapping[str, outcomes.Json]) -> str:

@@ -105,25 +105,48 @@ class Dispatch:
     async def _let_through(self, together: Sequence[_Waiting]) -> None:
         contexts = await asyncio.gather(*(self._gatherer.context(one.plan) for one in together), return_exceptions=True)
         ahead: list[runs.Run] = []
-        judged: list[tuple[_Waiting, outcomes.Allowed | outcomes.Denied]] = []
+        allowed: list[tuple[_Waiting, outcomes.Allowed]] = []
+        refused: list[tuple[_Waiting, outcomes.Denied, guard.Context | BaseException, int]] = []
         for one, context in zip(together, contexts, strict=True):
             try:
                 answer = _judge(one.plan, context, ahead)
             except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for this plan
                 one.tell(error)
                 continue
-            judged.append((one, answer))
             if isinstance(answer, outcomes.Allowed):
+                allowed.append((one, answer))
                 ahead.append(runs.Run(one.plan.id, one.plan, outcomes.RunState.QUEUED, 0, one.plan.created_at))
-        await asyncio.gather(*(self._store(one, answer) for one, answer in judged))
-
-    async def _store(self, one: _Waiting, answer: outcomes.Allowed | outcomes.Denied) -> None:
-        """Submit what is allowed; note a refusal before anybody behind is judged, since it may trip the breaker."""
-        try:
-            if isinstance(answer, outcomes.Denied):
-                one.tell(remediation.Refused(one.plan, answer, await self._keeper.keep(one.plan, answer, None)))
             else:
-                one.tell(remediation.Submitted(one.plan, await self._submitter.submit(one.plan), answer))
+                refused.append((one, answer, context, len(ahead)))
+        # The runs first: whoever is refused because of one of them finds it, by its id and by its key.
+        run_ids = await asyncio.gather(*(self._submit(one, answer) for one, answer in allowed))
+        named = [dataclasses.replace(run, id=run_id) for run, run_id in zip(ahead, run_ids, strict=True)]
+        await asyncio.gather(
+            *(self._refuse(one, first, context, named[:before]) for one, first, context, before in refused)
+        )
+
+    async def _submit(self, one: _Waiting, answer: outcomes.Allowed) -> str:
+        """Store a run and return its id, or the plan's where it could not be stored."""
+        try:
+            run_id = await self._submitter.submit(one.plan)
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for this plan
+            one.tell(error)
+            return one.plan.id
+        one.tell(remediation.Submitted(one.plan, run_id, answer))
+        return run_id
+
+    async def _refuse(
+        self,
+        one: _Waiting,
+        first: outcomes.Denied,
+        context: guard.Context | BaseException,
+        ahead: Sequence[runs.Run],
+    ) -> None:
+        """Judge again, with the ids that those ahead have got, and note it before anybody behind: it may trip the breaker."""
+        try:
+            again = _judge(one.plan, context, ahead)
+            answer = again if isinstance(again, outcomes.Denied) else first
+            one.tell(remediation.Refused(one.plan, answer, await self._keeper.keep(one.plan, answer, None)))
         except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for this plan
             one.tell(error)
 

@@ -8,7 +8,7 @@ Who is asked what: the kill switch, the mode, maintenance, a silence, the attemp
 request with a policy); a person may pass them, and the answer says so. So it is with what another person holds, and with
 capacity, which is an estimate. Unknown data stops automation always, and a person where the plan destroys or takes nodes
 out of service. All other gates hold for everybody. A run that has acted already finishes what it began: the gates that
-ask whether there is reason to begin (resolved, freshness), and those that count what it has taken (breaker, capacity),
+ask whether there is reason to begin (resolved, freshness), and those that have counted it already (attempts, breaker, capacity),
 then pass.
 """
 

@@ -122,7 +122,9 @@ def find_demotion(
     lower = _DOWN.get(held.mode)
     if lower is None or not (why := _what_is_bad(_newest_judged(own, standing), thresholds)):
         return None
-    return trust.Entry(policy.name, trust.Kind.DEMOTED, now, AUTHOR, why, before=held.mode, mode=lower)
+    # A run's end is dated by the database, whose clock may be ahead: what led to this step down leads to no other.
+    at = max(now, own[-1].ended_at)
+    return trust.Entry(policy.name, trust.Kind.DEMOTED, at, AUTHOR, why, before=held.mode, mode=lower)
 
 
 def _newest_judged(own: Sequence[trust.Deed], standing: trust.Trust) -> list[outcomes.Verdict]:

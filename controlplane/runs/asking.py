@@ -47,6 +47,15 @@ def find_question(plan: plans.Plan, cursor: moves.Cursor) -> plans.PlannedStep |
     return next((step for step in ahead if step.kind is plans.StepKind.APPROVAL), None)
 
 
+def settle_step(given: approvals.Approval, asked: plans.PlannedStep) -> str:
+    """Return the question an answer is for; raises ConflictError where another one was looked at than is asked by now."""
+    if given.step not in {"", asked.name}:
+        raise errors.ConflictError(
+            f"{given.run_id} asks about step {asked.name} by now, not {given.step} as answered; look at it and answer again"
+        )
+    return asked.name
+
+
 def check(given: approvals.Approval, plan: plans.Plan, cursor: moves.Cursor, answers: _Answers) -> None:
     """Raise ConflictError for an answer that may not count; `answers` are those the step has."""
     if given.plan_hash != plan.hash:

@@ -120,15 +120,17 @@ class RunEngine:
             self._ports.on_ended(run_id)
         return state
 
-    async def answer(self, run_id: str, who: str, *, is_approved: bool, reason: str, plan_hash: str) -> None:
-        """Keep a person's answer to the run's next question, and wake the run if it waits for it.
+    async def answer(
+        self, run_id: str, who: str, *, is_approved: bool, reason: str, plan_hash: str, step: str = ""
+    ) -> None:
+        """Keep a person's answer to the question `step`, else to the run's next one, and wake the run if it waits for it.
 
         Raises NotFoundError, and ConflictError for an answer that may not count, with the reason.
         """
 
         def work(connection: sa.Connection) -> None:
             at = self._database.now(connection)
-            ledger.answer(connection, approvals.Approval(run_id, "", who, is_approved, reason, plan_hash, at))
+            ledger.answer(connection, approvals.Approval(run_id, step, who, is_approved, reason, plan_hash, at))
 
         await self._database.write(work)
         self._wake.set()

@@ -168,6 +168,18 @@ def _give_up_unreadable(connection: sa.Connection, row: sa.Row[Any], reason: str
     add_errands(connection, row.id, (errand,), now)
 
 
+def give_up_unreadable(connection: sa.Connection, now: datetime) -> None:
+    """End what asks people and cannot be read here: it sleeps for long, and keeps all other runs from being read."""
+    is_parked = _RUN.c.state.in_((_State.QUEUED, _State.WAITING))
+    asks = sa.select(_RUN).where(is_parked, _RUN.c.awaits.is_not(None)).with_for_update(skip_locked=True)
+    for row in connection.execute(asks).all():
+        try:
+            codec.from_json(plans.Plan, row.plan)
+            codec.from_json(moves.Cursor, row.cursor)
+        except errors.InvariantBrokenError as error:
+            _give_up_unreadable(connection, row, str(error), now)
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
     """What the owner holds after its commit; `cursor` has the next thing announced."""
@@ -275,7 +287,11 @@ def cancel(connection: sa.Connection, run_id: str, who: str, now: datetime) -> o
         connection.execute(_RUN.update().where(_RUN.c.id == run_id).values(is_cancel_requested=True))
         _append(connection, run_id, (requested,), token=row.token, now=now)
         return state
-    plan, cursor = codec.from_json(plans.Plan, row.plan), codec.from_json(moves.Cursor, row.cursor)
+    try:
+        plan, cursor = codec.from_json(plans.Plan, row.plan), codec.from_json(moves.Cursor, row.cursor)
+    except errors.InvariantBrokenError as error:
+        _give_up_unreadable(connection, row, str(error), now)
+        return _State.NEEDS_HUMAN
     is_in_doubt = transitions.may_have_happened(plan, cursor)
     sentence = transitions.cancel_sentence(plan, cursor, is_in_doubt=is_in_doubt)
     acted_at = cursor.opened_at if is_in_doubt else row.acted_at
@@ -289,8 +305,8 @@ def cancel(connection: sa.Connection, run_id: str, who: str, now: datetime) -> o
 def answer(connection: sa.Connection, given: approvals.Approval) -> None:
     """Keep what a person answered, whether the run asks already or will, and wake it if it waits for that.
 
-    `given` names no step: it is for the next one that asks. Raises NotFoundError, and ConflictError for an answer that
-    may not count.
+    `given` names the question that was looked at, and counts for no other; without a name it is for the next one that
+    asks. Raises NotFoundError, and ConflictError for an answer that may not count.
     """
     row = connection.execute(sa.select(_RUN).where(_RUN.c.id == given.run_id).with_for_update()).first()
     if row is None:
@@ -299,7 +315,7 @@ def answer(connection: sa.Connection, given: approvals.Approval) -> None:
     step = asking.find_question(plan, cursor)
     if outcomes.RunState(row.state).is_final or step is None:
         raise errors.ConflictError(f"{given.run_id} is {row.state} and asks nobody any more; nothing was kept")
-    given = dataclasses.replace(given, step=step.name)
+    given = dataclasses.replace(given, step=asking.settle_step(given, step))
     asking.check(given, plan, cursor, stored.read_approvals(connection, given.run_id, step.name))
     connection.execute(_APPROVAL.insert(), dataclasses.asdict(given))
     _append(connection, given.run_id, (asking.make_entry(given),), token=row.token, now=given.at)

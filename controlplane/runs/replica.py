@@ -92,6 +92,7 @@ class Replica:
         row = {"id": self.id, "name": self._name, "started_at": now, "lease_until": now + self._lease}
         connection.execute(_REPLICA.insert(), row)
         self._reclaim_dead(connection)
+        ledger.give_up_unreadable(connection, now)
 
     def beat(self) -> None:
         """Renew the lease and put back what nobody drives: dead replicas' runs, and orphans of this one; blocking."""

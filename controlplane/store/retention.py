@@ -1,7 +1,7 @@
 """Deletes what nobody needs any more, so that the database does not grow for ever.
 
 Called by `wiring` on a schedule. Never touches what is still open: unclosed incidents, runs that are not final or
-that still owe an escalation, live tokens, brakes. Async; each batch is a short transaction of its own, so that the
+that still owe an escalation or whose incident is open, live tokens, brakes. Async; each batch is a short transaction of its own, so that the
 writer is never held up for long.
 """
 
@@ -30,11 +30,12 @@ async def sweep(database: db.Database, clock: ports.Clock, *, keep_days: float) 
 def _old_rows(before: datetime) -> list[tuple[sa.Table, sa.ColumnElement[bool]]]:
     run, errand, incident = tables.RUN.c, tables.RUN_ERRAND.c, tables.INCIDENT.c
     owes = sa.exists().where(errand.run_id == run.id, errand.done_at.is_(None))
+    is_followed = sa.exists().where(incident.id == run.incident_id, incident.state != _FINAL_INCIDENT)
     return [
         (tables.NOTIFICATION, tables.NOTIFICATION.c.received_at < before),
         (tables.ALERT, tables.ALERT.c.received_at < before),
         (tables.DECISION, tables.DECISION.c.at < before),
-        (tables.RUN, sa.and_(run.ended_at < before, ~owes)),
+        (tables.RUN, sa.and_(run.ended_at < before, ~owes, ~is_followed)),
         (tables.INCIDENT, sa.and_(incident.state == _FINAL_INCIDENT, incident.closed_at < before)),
         (tables.API_TOKEN, tables.API_TOKEN.c.revoked_at < before),
         (tables.REPLICA, tables.REPLICA.c.lease_until < before),

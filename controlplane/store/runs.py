@@ -17,6 +17,8 @@ from controlplane.store import remembered, shared, tables
 UNFINISHED = "unfinished"
 ASKING = "asking"
 _RUN, _EVENT, _APPROVAL = tables.RUN, tables.RUN_EVENT, tables.RUN_APPROVAL
+# Plans have some 3,500 characters: two thousand runs that are read again and again.
+_MAX_REMEMBERED = 8_000_000
 _COLUMNS = ("id", "state", "step", "created_at", "acted_at", "ended_at", "verdict", "sentence")
 
 
@@ -26,7 +28,7 @@ class RunRepository:
     def __init__(self, database: db.Database) -> None:
         self._database = database
         self._shared = shared.SharedReads(database)
-        self._plans = remembered.Remembered(plans.Plan)
+        self._plans = remembered.Remembered(plans.Plan, _MAX_REMEMBERED)
 
     async def get(self, run_id: str) -> runs.Run:
         """Return one run; raises NotFoundError."""
@@ -62,8 +64,10 @@ class RunRepository:
         incident = tables.INCIDENT.c
         last = (
             sa.select(_RUN.c.incident_id, sa.func.max(_RUN.c.created_at).label("at"))
-            .join_from(_RUN, tables.INCIDENT, incident.id == _RUN.c.incident_id)
-            .where(incident.state != incidents.IncidentState.CLOSED)
+            # From the few open incidents to their runs: a join would read all runs there ever were.
+            .where(
+                _RUN.c.incident_id.in_(sa.select(incident.id).where(incident.state != incidents.IncidentState.CLOSED))
+            )
             .group_by(_RUN.c.incident_id)
             .subquery()
         )
@@ -131,9 +135,13 @@ def _states(state: str) -> Sequence[str]:
 
 
 def _run(row: sa.Row[Any], known: remembered.Remembered[plans.Plan]) -> runs.Run:
+    try:
+        plan = known.decode(row.plan)
+    except errors.InvariantBrokenError as error:
+        raise errors.InvariantBrokenError(f"run {row.id}: {error}; end it with: dsctl runs cancel {row.id}") from error
     return runs.Run(
         id=row.id,
-        plan=known.decode(row.plan),
+        plan=plan,
         state=outcomes.RunState(row.state),
         step=row.step,
         created_at=row.created_at,

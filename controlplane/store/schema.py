@@ -41,6 +41,7 @@ def _upgrade(connection: sa.Connection) -> None:
         # Another replica may migrate for longer than any other statement may take.
         connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
         connection.execute(sa.text("SET LOCAL lock_timeout = 0"))
+        connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
     settings = _make_config()
     _refuse_newer(revision(connection), script.ScriptDirectory.from_config(settings))

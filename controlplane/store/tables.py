@@ -172,7 +172,7 @@ RUN = sa.Table(
     sa.Column("service", sa.String, nullable=False),
     sa.Column("node", sa.String, nullable=False),
     sa.Column("target", sa.String, nullable=False),
-    sa.Column("incident_id", sa.String, index=True),
+    sa.Column("incident_id", sa.String),
     sa.Column("dedup_key", sa.String, unique=True),
     sa.Column("plan", sa.JSON, nullable=False),
     sa.Column("state", sa.String, nullable=False),
@@ -202,6 +202,8 @@ RUN = sa.Table(
     sa.Index("ix_run_runbook_ended_at", "runbook", "ended_at"),
     # The ledgers ask at every tick for what has ended since.
     sa.Index("ix_run_ended_at", "ended_at"),
+    # The guard asks with every risky plan for what has ended lately on its service.
+    sa.Index("ix_run_service_ended_at", "service", "ended_at"),
     sa.Index("ix_run_incident_id_created_at", "incident_id", "created_at"),
 )
 # The limit per target is an index: a race for a target ends in a refused insert, never in two runs.

@@ -57,7 +57,15 @@ class Listener:
     def _listen(self) -> None:
         import psycopg
 
-        with psycopg.connect(self._conninfo, autocommit=True, connect_timeout=5) as connection:
+        with psycopg.connect(
+            self._conninfo,
+            autocommit=True,
+            connect_timeout=5,
+            # A network that swallows packets would else leave it deaf for hours.
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+        ) as connection:
             connection.execute(f"LISTEN {_CHANNEL}")
             # What was stored while nobody listened is found now, and not only at the next poll.
             self._on_news()

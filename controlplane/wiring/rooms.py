@@ -226,7 +226,12 @@ class _Builder:
         asked = run_config.RunPorts(
             clock=clock,
             actions=self._world.targets.actions,
-            guard=recheck.Recheck(self._gatherer, self._world.store.trust, self._keeper),
+            guard=recheck.Recheck(
+                self._gatherer,
+                self._world.store.trust,
+                self._keeper,
+                {policy.name: policy.mode for policy in self._content.policies},
+            ),
             verifier=verification.Verification(self._reader, self._managed, clock),
             conditions=expressions.Conditions(),
             facts=facts.FleetFacts(self._reader, self._managed, clock),
@@ -406,6 +411,7 @@ async def _follow_up(
         inputs={},
         dedup_key=dedup_key,
         is_follow_up=True,
+        is_restoring=False,
         reason=f"follows {plan.request.runbook}, which failed",
     )
     answer = await door.remediate(request)

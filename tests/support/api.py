@@ -117,14 +117,17 @@ class Runs:
     async def approvals(self, run_id: str) -> tuple[approvals.Approval, ...]:
         return tuple(one for one in self.answers if one.run_id == run_id)
 
-    async def answer(self, run_id: str, who: str, *, is_approved: bool, reason: str, plan_hash: str) -> None:
+    async def answer(
+        self, run_id: str, who: str, *, is_approved: bool, reason: str, plan_hash: str, step: str = ""
+    ) -> None:
         """Admit answers as the engine does; the run does not move."""
         run = await self.get(run_id)
         cursor = moves.Cursor(step=run.step, deadline_at=run.deadline_at)
-        step = None if run.state.is_final else asking.find_question(run.plan, cursor)
-        if step is None:
+        question = None if run.state.is_final else asking.find_question(run.plan, cursor)
+        if question is None:
             raise errors.ConflictError(f"{run_id} is {run.state} and asks nobody any more; nothing was kept")
-        given = approvals.Approval(run_id, step.name, who, is_approved, reason, plan_hash, START)
+        given = approvals.Approval(run_id, step, who, is_approved, reason, plan_hash, START)
+        given = replace(given, step=asking.settle_step(given, question))
         asking.check(given, run.plan, cursor, await self.approvals(run_id))
         self.answers.append(given)
 

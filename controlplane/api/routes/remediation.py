@@ -107,11 +107,16 @@ async def answer_run(
 ) -> wire.RunDetail:
     """Approve or reject what a run asks, for the plan of this hash. Who asked for the run cannot approve it.
 
-    The first answer of a person counts. One that comes before the run asks is kept for its next question. 409 says why
-    an answer does not count.
+    The first answer of a person counts. One that names a step counts for no other; one without, also before the run
+    asks, for its next question. 409 says why an answer does not count.
     """
     await home.run_control.answer(
-        run_id, who.name, is_approved=body.approve, reason=body.reason.strip(), plan_hash=body.plan_hash
+        run_id,
+        who.name,
+        is_approved=body.approve,
+        reason=body.reason.strip(),
+        plan_hash=body.plan_hash,
+        step=body.step,
     )
     return await _detail(home, run_id)
 

@@ -63,7 +63,8 @@ def _is_same(newer: dict[str, Any], older: dict[str, Any]) -> bool:
 
 
 def _tell(decision: dict[str, Any]) -> str:
-    who = f"policy {decision['policy']}" if decision["policy"] else "a person"
+    asked = "nobody asked" if decision["outcome"] == "held" else "a person"
+    who = f"policy {decision['policy']}" if decision["policy"] else asked
     about = [
         f"{name} {decision[key]}" for name, key in (("incident", "incident_id"), ("run", "run_id")) if decision[key]
     ]

@@ -140,7 +140,8 @@ def _refuse_silent(run: dict[str, Any]) -> None:
 
 
 def _answer(http: client.Client, run: dict[str, Any], form: output.Output, *, approve: bool, reason: str) -> None:
-    body = {"approve": approve, "reason": reason, "plan_hash": run["plan"]["hash"]}
+    seen = next((one["step"] for one in run["approvals"] if one["is_pending"]), "")
+    body = {"approve": approve, "reason": reason, "plan_hash": run["plan"]["hash"], "step": seen}
     try:
         found = http.post(f"/runs/{client.segment(run['id'])}/approval", body)
     except failures.CliError as error:

@@ -106,8 +106,10 @@ def attempts(plan: plans.Plan, context: world.Context) -> outcomes.GateAnswer:
         return world.passes(gate, f"{request.requested_by} asked; attempts bind policies only")
     if incident is None:
         return world.passes(gate, "no incident is named")
-    if plan.lane is lanes.Lane.DEGRADATION or request.is_follow_up or request.is_restoring:
-        return world.passes(gate, "a step of the ladder, or the end of what was begun, is no attempt")
+    is_step = plan.lane is lanes.Lane.DEGRADATION or request.is_follow_up or request.is_restoring
+    if is_step or context.has_acted:
+        said = "a step of the ladder, or the end of what was begun, is no attempt"
+        return world.passes(gate, said if is_step else "the run has acted and finishes what it began")
     most, hint = request.limits.max_attempts, "a person handling the incident, or a larger max_attempts in the policy"
     if context.tried is None or incident.attempts < 0:
         how = "cannot be read" if context.tried is None else f"is stored as {incident.attempts}, which cannot be"

@@ -8,7 +8,7 @@ import pytest
 
 from controlplane import expressions
 from controlplane.domain import errors, outcomes, plans, policies, remediation, windows
-from controlplane.engine import facts
+from controlplane.engine import facts, recheck
 from tests.support import builders as b
 from tests.support.clock import START, FakeClock
 from tests.support.fakes import FakeSignalReader
@@ -102,6 +102,27 @@ async def test_the_run_that_asks_does_not_count_against_itself(loop: Loop) -> No
     plan, run_id = await submitted(loop, b.request(limits=policies.GuardLimits(max_per_hour=1)))
     assert gate_of(await loop.guard.recheck(plan, run_id)) is None
     assert gate_of(await loop.guard.recheck(plan, "run_other")) is Gate.IN_FLIGHT
+
+
+@pytest.mark.parametrize(
+    ("offered", "refused_by", "why"),
+    [
+        ({"cache-poisoned": policies.Mode.AUTO}, None, ""),
+        ({"cache-poisoned": policies.Mode.SUGGEST}, Gate.MODE, "policy cache-poisoned is in mode suggest by now"),
+        ({}, Gate.MODE, "policy cache-poisoned is gone"),
+    ],
+)
+async def test_a_run_does_not_outlive_the_leave_of_its_policy(
+    loop: Loop, offered: dict[str, policies.Mode], refused_by: outcomes.Gate | None, why: str
+) -> None:
+    """A mode that was lowered holds for what is stored already; what has acted finishes."""
+    plan, run_id = await submitted(loop)
+    guard = recheck.Recheck(loop.gatherer, offered=offered)
+    answer = await guard.recheck(plan, run_id)
+    assert gate_of(answer) is refused_by
+    assert isinstance(answer, outcomes.Allowed) or why in answer.sentence
+    loop.runs.put(dataclasses.replace(loop.runs.runs[run_id], acted_at=START))
+    assert gate_of(await guard.recheck(plan, run_id)) is None
 
 
 @pytest.mark.parametrize(

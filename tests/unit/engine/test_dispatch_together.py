@@ -46,6 +46,29 @@ async def test_two_requests_for_one_target_get_one_run(loop: Loop) -> None:
     assert sorted(type(one).__name__ for one in answers) == ["Refused", "Submitted"]
     (refused,) = [one for one in answers if isinstance(one, remediation.Refused)]
     assert refused.guard.gate is outcomes.Gate.IN_FLIGHT
+    # By the id it has, so that people find it.
+    assert refused.guard.answers[-1].numbers["run"] in loop.runs.runs
+
+
+async def test_who_is_refused_finds_the_run_it_was_refused_for(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request sent twice under one key: whoever hears no first still finds what the other got."""
+    submit = loop.submitter.submit
+
+    async def slowly(plan: plans.Plan) -> str:
+        for _ in range(20):
+            await lowlevel.checkpoint()
+        return await submit(plan)
+
+    monkeypatch.setattr(loop.submitter, "submit", slowly)
+    seen: list[int] = []
+
+    async def ask() -> None:
+        answer = await loop.remediator.remediate(wanted(_NAMES[0]))
+        if isinstance(answer, remediation.Refused):
+            seen.append(len(loop.runs.runs))
+
+    await asyncio.gather(ask(), ask())
+    assert seen == [1]
 
 
 async def test_one_that_cannot_be_judged_spoils_no_other(loop: Loop) -> None:

@@ -111,7 +111,7 @@ def test_a_run_that_has_acted_finishes_what_it_began() -> None:
     """Its own effect makes alerts resolve and data stale; stopping half-way would be worse."""
     found = guard.check(b.plan(), context(has_acted=True, is_reported=False, view=None))
     assert isinstance(found, outcomes.Allowed)
-    assert sum("finishes what it began" in answer.sentence for answer in found.answers) == 2
+    assert sum("finishes what it began" in answer.sentence for answer in found.answers) == 3
 
 
 @pytest.mark.parametrize(

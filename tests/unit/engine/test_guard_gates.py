@@ -185,6 +185,12 @@ def test_the_run_that_acts_is_not_one_attempt_too_many() -> None:
     assert not ask(b.plan(), Gate.ATTEMPTS, **spent).is_passed
 
 
+def test_a_run_is_not_stopped_half_way_because_others_tried_meanwhile() -> None:
+    """A node that is out stays out if its repair is stopped; neither a count nor a gap in it is worth that."""
+    fields: dict[str, Any] = {"is_acting": True, "has_acted": True}
+    assert ask(b.plan(), Gate.ATTEMPTS, incident=b.incident(attempts=9), tried=None, **fields).is_passed
+
+
 @pytest.mark.parametrize(
     "plan",
     [b.plan(b.manual(incident_id="inc_1")), b.plan(lane=lanes.Lane.DEGRADATION), b.plan(b.request(is_follow_up=True))],

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.domain import policies, trust
+from controlplane.domain import outcomes, policies, trust
 from controlplane.engine import trust as engine
 from tests.support import builders as b
 from tests.support.clock import START
@@ -231,3 +231,12 @@ def test_a_standing_is_the_least_of_file_ceiling_and_demotion() -> None:
     assert (found.own.total.runs, found.record.runs) == (2, 5)
     held = engine.stand(policy, own, record, trust.Trust(entry(0, Mode.SUGGEST)), LIMITS, Mode.APPROVE)
     assert held.effective is Mode.SUGGEST
+
+
+def test_one_run_costs_one_mode_whatever_the_clocks_say() -> None:
+    """The database dates the end, this process the step down; where the process is behind, the run is not judged again."""
+    late = deed(verdict=outcomes.Verdict.WORSE, ended_at=NOW + timedelta(seconds=1))
+    policy, once = b.policy(mode=Mode.AUTO), trust.Thresholds(worse_in_a_row=1)
+    entry = engine.find_demotion(policy, [late], FRESH, once, NOW)
+    assert entry is not None
+    assert engine.find_demotion(policy, [late], trust.Trust(entry), once, NOW) is None

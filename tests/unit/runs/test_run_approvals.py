@@ -6,7 +6,7 @@ import pytest
 
 from controlplane.domain import errors, outcomes, runs
 from controlplane.runs import asking, engine, failpoints, ledger
-from controlplane.store import house
+from controlplane.store import house, tables
 from tests.support import clock as clocks
 from tests.support import runs as support
 from tests.support.clock import FakeClock
@@ -213,3 +213,40 @@ async def test_a_restart_finds_the_question_and_its_answers(
         1,
     )
     await other.stop()
+
+
+async def test_an_answer_counts_only_for_the_question_that_was_looked_at(
+    driven: engine.RunEngine, store: house.House, note: support.NotingAction
+) -> None:
+    """A second click, or a second person a moment later, approves nothing that nobody has read."""
+    plan = support.plan(support.ask(), support.act("flush"), support.ask("again"), support.act("warm"))
+    run_id = await driven.submit(plan)
+    await support.play(driven)
+    for who in ("anna", "bert"):
+        said = driven.answer(run_id, who, is_approved=True, reason="", plan_hash="hash", step="agree")
+        if who == "anna":
+            await said
+            await support.play(driven)
+            continue
+        with pytest.raises(errors.ConflictError, match="asks about step again by now, not agree"):
+            await said
+    assert ((await store.runs.get(run_id)).state, note.sent()) == (State.WAITING, ["flush"])
+
+
+@pytest.mark.parametrize("by", ["a person", "the next start"])
+async def test_a_question_that_cannot_be_read_any_more_is_ended(
+    driven: engine.RunEngine, store: house.House, clock: FakeClock, stage: support.Stage, asked: str, by: str
+) -> None:
+    """It would sleep for as long as it asks, and keep every other run from being read meanwhile."""
+    await store.database.write(
+        lambda connection: connection.execute(tables.RUN.update().values(plan={"id": 1}, state=State.WAITING))
+    )
+    with pytest.raises(errors.InvariantBrokenError, match=f"run {asked}: .*dsctl runs cancel {asked}"):
+        await store.runs.find(state="unfinished")
+    if by == "a person":
+        assert await driven.cancel(asked, "anna") is State.NEEDS_HUMAN
+    else:
+        other = support.make_engine(store, clock, stage, {})
+        await other.join()
+        await other.stop()
+    assert await store.runs.find(state="unfinished") == ()

@@ -145,3 +145,25 @@ def test_a_misfit_deep_inside_is_named_with_its_place() -> None:
     finding["labels"] = {"node": 7}
     with pytest.raises(errors.InvariantBrokenError, match=r"Incident\.finding\.labels\.node: is int, not str"):
         codec.from_json(incidents.Incident, data)
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (
+            "SELECT plan FROM run WHERE service = 'chat' AND ended_at >= '2026-01-01' ORDER BY created_at",
+            "service_ended_at",
+        ),
+        (
+            "SELECT max(created_at) FROM run WHERE incident_id IN (SELECT id FROM incident WHERE state != 'closed')",
+            "COVERING INDEX ix_run_incident_id_created_at",
+        ),
+    ],
+)
+async def test_what_is_asked_with_every_plan_goes_by_an_index(store: house.House, query: str, index: str) -> None:
+    """However many runs there ever were."""
+    rows = await store.database.read(
+        lambda connection: connection.execute(sa.text(f"EXPLAIN QUERY PLAN {query}")).all()
+    )
+    assert index in str(rows)
+    assert "SCAN run" not in str(rows)

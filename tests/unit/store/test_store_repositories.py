@@ -279,6 +279,21 @@ async def test_retention_deletes_what_ended_and_keeps_what_is_open(store: house.
     assert await retention.sweep(store.database, clock, keep_days=30) == 0
 
 
+async def test_retention_keeps_the_run_that_an_open_incident_names(store: house.House, clock: FakeClock) -> None:
+    """Handed to a person and still open after a hundred days: its run tells why."""
+    driven = run_support.make_engine(store, clock, run_support.Stage(), {"note": run_support.NotingAction()})
+    await driven.join()
+    run_id = await driven.submit(run_support.plan())
+    await run_support.play(driven)
+    await store.incidents.save(_incident(1), "opened")
+    clock.move(100 * 86400)
+    await retention.sweep(store.database, clock, keep_days=90)
+    assert (await store.runs.get(run_id)).id == run_id
+    await store.incidents.save(_closed(_incident(1), START), "closed")
+    await retention.sweep(store.database, clock, keep_days=90)
+    assert await store.runs.find() == ()
+
+
 async def test_runs_are_found_by_what_they_are(store: house.House, clock: FakeClock) -> None:
     """Filters for state, service, incident, runbook, key and end; `unfinished` means every state not final."""
     driven = run_support.make_engine(store, clock, run_support.Stage(), {"note": run_support.NotingAction()})

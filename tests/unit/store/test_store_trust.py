@@ -151,6 +151,8 @@ def test_runs_of_an_earlier_database_get_the_policy_that_their_plans_name(tmp_pa
         for statement in (
             "DROP TABLE trust_entry",
             "DROP INDEX ix_run_incident_id_created_at",
+            "DROP INDEX ix_run_service_ended_at",
+            "CREATE INDEX ix_run_incident_id ON run (incident_id)",
             "DROP INDEX ix_run_ended_at",
             "ALTER TABLE run DROP COLUMN policy",
             "UPDATE alembic_version SET version_num = '0004'",

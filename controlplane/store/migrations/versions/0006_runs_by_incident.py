@@ -1,4 +1,4 @@
-"""The guard, the ledger and the loop ask for the runs of one incident, newest first: they get an index."""
+"""Runs of one incident, newest first, and of one service, by their end: both are asked for with every plan."""
 
 from alembic import op
 
@@ -9,5 +9,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the index."""
+    """Create the indexes, and drop the one that the first of them begins with."""
     op.create_index("ix_run_incident_id_created_at", "run", ["incident_id", "created_at"], unique=False)
+    op.create_index("ix_run_service_ended_at", "run", ["service", "ended_at"], unique=False)
+    op.drop_index("ix_run_incident_id", "run")
