@@ -15,7 +15,7 @@ ALONE := (acceptance or serial) and not slow and not gpu
 # A story's end is bounded by the story itself; this only catches a test that hangs.
 SERVED_TIMEOUT := 300
 
-.PHONY: help setup servers demo unit test accept check fix pin clean
+.PHONY: help setup servers databases demo unit test accept check fix pin clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
@@ -24,6 +24,9 @@ setup: servers $(STAMPS)/project ## make .venv with everything pinned, and insta
 
 servers:
 	@requirements/install.sh servers
+
+databases:
+	@requirements/install.sh databases
 
 $(STAMPS)/python: requirements/dev.txt requirements/install.sh
 	@requirements/install.sh python
@@ -39,11 +42,11 @@ demo: setup ## play the scenarios on a local fleet: make demo ARGS="--only S4 --
 unit: $(STAMPS)/project ## tests that need only Python, under a minute
 	@$(BIN)/pytest -q -n 2 -m "$(UNIT)" $(UNIT_FOLDERS) $(ARGS)
 
-test: setup check unit ## check, unit, then everything else that is not slow
+test: setup databases check unit ## check, unit, then everything else that is not slow
 	@$(BIN)/pytest -q -n 4 --dist loadfile -m "$(SERVED)" --timeout $(SERVED_TIMEOUT) $(ARGS)
 	@$(BIN)/pytest -q -m "$(ALONE)" --timeout $(SERVED_TIMEOUT) $(ARGS)
 
-accept: setup ## what make test leaves out: every scenario in both modes, and all other slow tests
+accept: setup databases ## what make test leaves out: every scenario in both modes, and all other slow tests
 	@$(BIN)/pytest -q -m "slow and not gpu" --timeout 1800 $(ARGS)
 
 check: $(STAMPS)/project ## lint, format, types, import contracts

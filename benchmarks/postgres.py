@@ -38,7 +38,7 @@ def find_binaries() -> Path:
     if on_path is not None and shutil.which("initdb") is not None:
         return Path(on_path).parent
     raise errors.GiveUpError(
-        "there is no PostgreSQL server here: install Debian's package postgresql, or run requirements/install.sh servers"
+        "there is no PostgreSQL server here: install Debian's package postgresql, or run requirements/install.sh databases"
     )
 
 

@@ -2,7 +2,8 @@
 # Makes .venv with the pinned packages and the project itself, and installs the servers that the demo and the
 # integration tests start. Called by the Makefile, from the root of the repository:
 #
-#   requirements/install.sh servers    Prometheus, Alertmanager and PostgreSQL, from Debian's packages
+#   requirements/install.sh servers    Prometheus and Alertmanager, from Debian's packages
+#   requirements/install.sh databases  PostgreSQL, from Debian's package; only tests and benchmarks start one
 #   requirements/install.sh python     the virtual environment, with requirements/dev.txt
 #   requirements/install.sh project    dsctl itself, editable
 #
@@ -50,10 +51,14 @@ servers() {
     missing=
     command -v prometheus >/dev/null && command -v promtool >/dev/null || missing="prometheus"
     command -v prometheus-alertmanager >/dev/null && command -v amtool >/dev/null || missing="$missing prometheus-alertmanager"
-    # Debian keeps the server's programs out of PATH.
-    command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
     # shellcheck disable=SC2086  # a list of package names
-    [ -z "$missing" ] || install_packages "the demo or a test" $missing
+    [ -z "$missing" ] || install_packages "the demo" $missing
+}
+
+databases() {
+    # Debian keeps the server's programs out of PATH.
+    command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 ||
+        install_packages "the tests on PostgreSQL" postgresql
 }
 
 # The pins are resolved for 3.11; newer releases are taken where 3.11 is absent.
@@ -115,6 +120,6 @@ project() {
 }
 
 case "${1:-}" in
-servers | python | project) "$1" ;;
-*) refuse "say which part: servers, python or project" ;;
+servers | databases | python | project) "$1" ;;
+*) refuse "say which part: servers, databases, python or project" ;;
 esac
