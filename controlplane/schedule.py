@@ -188,5 +188,8 @@ class Loop:
 
     def _on_trouble(self, event: object) -> None:
         found = cast("Any", event)
-        reason = repr(getattr(found, "exception", None) or "it was still running")
+        error = getattr(found, "exception", None)
+        if isinstance(error, asyncio.CancelledError):
+            return  # `stop` ends what runs
+        reason = repr(error or "it was still running")
         self._log.warning("job_trouble", job=found.job_id, reason=reason)

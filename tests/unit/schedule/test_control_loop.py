@@ -3,6 +3,8 @@
 import asyncio
 
 import pytest
+from anyio import lowlevel
+from structlog import testing
 
 from controlplane import clock as clocks
 from controlplane import schedule
@@ -113,3 +115,23 @@ def test_leadership_ends_before_anybody_else_may_take_the_lease(moved: float, is
     assert leadership.is_held() is is_held
     leadership.note(None, clock.monotonic())
     assert not leadership.is_held()
+
+
+async def test_a_stop_in_the_middle_of_a_fit_is_no_trouble() -> None:
+    """What `stop` cancels ends quietly: nobody has to look into the log for it."""
+    stage, began = Stage(), asyncio.Event()
+
+    async def refit() -> list[str]:
+        began.set()
+        await asyncio.Event().wait()
+        return []
+
+    stage.refit = refit
+    loop = stage.loop()
+    with testing.capture_logs() as lines:
+        await loop.start()
+        await until(began)
+        await loop.stop()
+        for _ in range(5):
+            await lowlevel.checkpoint()
+    assert [line for line in lines if line["event"] == "job_trouble"] == []
