@@ -1,38 +1,14 @@
 """`dsctl runs approve`, `runs reject` and `approvals list` against a real server over fakes."""
 
 import json
-import sys
-from collections.abc import Callable, Generator
-from typing import Any, NamedTuple
+from typing import Any
 
 import fastapi
 import pytest
 
-from controlplane.api import app
-from controlplane.cli import failures, main
+from controlplane.cli import failures
 from controlplane.domain import outcomes, plans, runs
-from tests.support import api
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Result]
-
-
-@pytest.fixture
-def fakes() -> api.Fakes:
-    return api.Fakes(api.system_clock())
-
-
-@pytest.fixture(scope="module")
-def served() -> Generator[tuple[fastapi.FastAPI, str]]:
-    application = app.create_app(api.Fakes(api.system_clock()).house())
-    with api.serving(application) as url:
-        yield application, url
+from tests.support import api, command_line
 
 
 @pytest.fixture
@@ -41,22 +17,14 @@ def cli(
     fakes: api.Fakes,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> Cli:
+) -> command_line.Cli:
     """The command line of an approver."""
     application, url = served
     application.state.house = fakes.house()
     monkeypatch.setenv("DSCTL_SERVER", url)
     monkeypatch.setenv("DSCTL_TOKEN", "token-approver")
 
-    def call(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["dsctl", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main.run()
-        seen = capsys.readouterr()
-        return Result(int(ended.value.code or 0), seen.out, seen.err)
-
-    return call
+    return command_line.caller(monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -66,7 +34,9 @@ def asked(fakes: api.Fakes) -> runs.Run:
     return fakes.runs.ask(fakes.remediator.plan(request), quorum=2)
 
 
-def test_approving_shows_the_difference_and_the_hash_that_it_sends(cli: Cli, fakes: api.Fakes, asked: runs.Run) -> None:
+def test_approving_shows_the_difference_and_the_hash_that_it_sends(
+    cli: command_line.Cli, fakes: api.Fakes, asked: runs.Run
+) -> None:
     """What was shown is what is agreed to; the list says who has."""
     done = cli("runs", "approve", asked.id, "--yes", "--reason", "seen")
     assert (done.code, done.err) == (0, "")
@@ -83,14 +53,14 @@ def test_approving_shows_the_difference_and_the_hash_that_it_sends(cli: Cli, fak
     assert "approver has approved step approval" in again.err
 
 
-def test_without_a_yes_nothing_is_approved(cli: Cli, fakes: api.Fakes, asked: runs.Run) -> None:
+def test_without_a_yes_nothing_is_approved(cli: command_line.Cli, fakes: api.Fakes, asked: runs.Run) -> None:
     """Nobody is there to ask: the plan is shown, and that is all."""
     refused = cli("runs", "approve", asked.id)
     assert (refused.code, fakes.runs.answers) == (failures.Exit.USAGE, [])
     assert "--yes" in refused.err
 
 
-def test_rejecting_needs_a_reason(cli: Cli, fakes: api.Fakes, asked: runs.Run) -> None:
+def test_rejecting_needs_a_reason(cli: command_line.Cli, fakes: api.Fakes, asked: runs.Run) -> None:
     """One word ends the run for everybody, so it comes with a why."""
     assert cli("runs", "reject", asked.id).code == failures.Exit.USAGE
     done: dict[str, Any] = json.loads(cli("runs", "reject", asked.id, "--reason", "launch day", "-o", "json").out)
@@ -98,7 +68,9 @@ def test_rejecting_needs_a_reason(cli: Cli, fakes: api.Fakes, asked: runs.Run) -
     assert [one.is_approved for one in fakes.runs.answers] == [False]
 
 
-def test_a_run_that_asks_nobody_is_named_before_any_question(cli: Cli, fakes: api.Fakes, asked: runs.Run) -> None:
+def test_a_run_that_asks_nobody_is_named_before_any_question(
+    cli: command_line.Cli, fakes: api.Fakes, asked: runs.Run
+) -> None:
     """Over, without a question, unknown: each with its own text and exit code."""
     fakes.runs.end(asked.id, outcomes.RunState.CANCELLED)
     silent = fakes.runs.add(fakes.remediator.plan(plans.PlanRequest("flush-cache", "chat", "n1", "ada")))

@@ -3,44 +3,21 @@
 import json
 import sys
 import threading
-from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import fastapi
 import pytest
 import yaml
 
 from controlplane.api import house, rights
-from controlplane.cli import client, failures, following, main, options, state
+from controlplane.cli import client, failures, following, options, state
 from controlplane.cli.commands import auth, doctor
 from controlplane.domain import outcomes, runs
-from tests.support import api
+from tests.support import api, command_line
 
 Recovered = (outcomes.RunState.SUCCEEDED, outcomes.Verdict.RECOVERED, "p99 back in its band after 4 s")
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Result]
-
-
-@pytest.fixture
-def fakes() -> api.Fakes:
-    return api.Fakes(api.system_clock())
-
-
-@pytest.fixture(scope="module")
-def served() -> Generator[tuple[fastapi.FastAPI, str]]:
-    """One server for all tests here; each puts its own house behind it."""
-    application = api.app.create_app(api.Fakes(api.system_clock()).house())
-    with api.serving(application) as url:
-        yield application, url
 
 
 @pytest.fixture
@@ -51,32 +28,26 @@ def address(served: tuple[fastapi.FastAPI, str], fakes: api.Fakes) -> str:
 
 
 @pytest.fixture
-def bare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+def bare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> command_line.Cli:
     """The command line with nothing of this machine around it."""
     for variable in ("DSCTL_SERVER", "DSCTL_TOKEN", "DSCTL_TOKEN_FILE", "DSCTL_CONTEXT"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("DSCTL_DATA_DIR", str(tmp_path / "data"))
 
-    def call(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["dsctl", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main.run()
-        seen = capsys.readouterr()
-        return Result(int(ended.value.code or 0), seen.out, seen.err)
-
-    return call
+    return command_line.caller(monkeypatch, capsys)
 
 
 @pytest.fixture
-def cli(bare: Cli, address: str, monkeypatch: pytest.MonkeyPatch) -> Cli:
+def cli(bare: command_line.Cli, address: str, monkeypatch: pytest.MonkeyPatch) -> command_line.Cli:
     monkeypatch.setenv("DSCTL_SERVER", address)
     monkeypatch.setenv("DSCTL_TOKEN", "token-admin")
     return bare
 
 
-def test_remediate_shows_asks_nothing_with_yes_and_ends_with_the_verdict(cli: Cli, fakes: api.Fakes) -> None:
+def test_remediate_shows_asks_nothing_with_yes_and_ends_with_the_verdict(
+    cli: command_line.Cli, fakes: api.Fakes
+) -> None:
     """One command shows the difference, orders what it showed, follows it, and exits 0 when it recovered."""
     fakes.remediator.ends = Recovered
     done = cli("remediate", "flush-cache", "--node", "n1", "--yes", "--reason", "wrong answers", "--input", "tier=l1")
@@ -88,7 +59,7 @@ def test_remediate_shows_asks_nothing_with_yes_and_ends_with_the_verdict(cli: Cl
     assert asked.dedup_key is not None
 
 
-def test_dry_run_prints_the_difference_and_does_nothing(cli: Cli, fakes: api.Fakes) -> None:
+def test_dry_run_prints_the_difference_and_does_nothing(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """--dry-run changes nothing and asks nothing; as JSON it is the API's preview."""
     shown = cli("remediate", "flush-cache", "--node", "chat/n1", "--dry-run")
     as_json = cli("remediate", "flush-cache", "--node", "n1", "--service", "chat", "--dry-run", "-o", "json")
@@ -98,7 +69,7 @@ def test_dry_run_prints_the_difference_and_does_nothing(cli: Cli, fakes: api.Fak
     assert fakes.remediator.requests == []
 
 
-def test_without_a_terminal_nothing_is_done_unasked(cli: Cli, fakes: api.Fakes) -> None:
+def test_without_a_terminal_nothing_is_done_unasked(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """Without --yes and without somebody to ask, the command refuses and says how to go on."""
     refused = cli("remediate", "flush-cache", "--node", "n1")
     assert refused.code == failures.Exit.USAGE
@@ -107,7 +78,9 @@ def test_without_a_terminal_nothing_is_done_unasked(cli: Cli, fakes: api.Fakes) 
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("yes\n", 0), ("n\n", 1), ("\n", 1), ("", 1)])
-def test_only_yes_is_yes(cli: Cli, fakes: api.Fakes, monkeypatch: pytest.MonkeyPatch, answer: str, code: int) -> None:
+def test_only_yes_is_yes(
+    cli: command_line.Cli, fakes: api.Fakes, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
+) -> None:
     """On a terminal the question names runbook and target, and anything but yes does nothing."""
 
     class Terminal:
@@ -136,7 +109,7 @@ def test_only_yes_is_yes(cli: Cli, fakes: api.Fakes, monkeypatch: pytest.MonkeyP
     ],
 )
 def test_exit_code_says_how_the_run_ended(
-    cli: Cli, fakes: api.Fakes, ending: tuple[outcomes.RunState, outcomes.Verdict | None, str], code: int
+    cli: command_line.Cli, fakes: api.Fakes, ending: tuple[outcomes.RunState, outcomes.Verdict | None, str], code: int
 ) -> None:
     """Scripts tell recovered, failed and rolled back apart; JSON is one document on standard output."""
     fakes.remediator.ends = ending
@@ -145,7 +118,7 @@ def test_exit_code_says_how_the_run_ended(
     assert json.loads(done.out)["state"] == ending[0].value
 
 
-def test_refusal_exits_6_with_the_reason(cli: Cli, fakes: api.Fakes) -> None:
+def test_refusal_exits_6_with_the_reason(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """The guard's no is told apart from errors, before asking and, with --yes, by the server, which keeps it."""
     fakes.remediator.denied = api.DENIED
     unasked = cli("remediate", "flush-cache", "--node", "n1")
@@ -157,7 +130,9 @@ def test_refusal_exits_6_with_the_reason(cli: Cli, fakes: api.Fakes) -> None:
     assert (error["code"], "cooldown 300 s" in error["message"]) == ("refused", True)
 
 
-def test_plan_that_changed_in_between_does_not_run(cli: Cli, fakes: api.Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_that_changed_in_between_does_not_run(
+    cli: command_line.Cli, fakes: api.Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was shown is what runs: otherwise the command ends with a conflict."""
 
     def confirm(question: str, settings: state.State) -> None:
@@ -170,7 +145,7 @@ def test_plan_that_changed_in_between_does_not_run(cli: Cli, fakes: api.Fakes, m
     assert fakes.runs.rows == {}
 
 
-def test_wait_that_times_out_says_that_the_run_goes_on(cli: Cli, fakes: api.Fakes) -> None:
+def test_wait_that_times_out_says_that_the_run_goes_on(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """Exit 7 after the time given; the run is left alone and its id is told."""
     done = cli("remediate", "flush-cache", "--node", "n1", "--yes", "--wait-timeout", "0.2s")
     (run_id,) = fakes.runs.rows
@@ -179,14 +154,14 @@ def test_wait_that_times_out_says_that_the_run_goes_on(cli: Cli, fakes: api.Fake
     assert fakes.runs.cancelled == []
 
 
-def test_no_wait_prints_the_id(cli: Cli, fakes: api.Fakes) -> None:
+def test_no_wait_prints_the_id(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """--no-wait ends at once; -o name prints nothing but the id."""
     done = cli("remediate", "flush-cache", "--service", "chat", "--yes", "--no-wait", "-o", "name")
     (run_id,) = fakes.runs.rows
     assert (done.code, done.out) == (0, f"{run_id}\n")
 
 
-def test_watch_prints_events_as_they_come(cli: Cli, fakes: api.Fakes) -> None:
+def test_watch_prints_events_as_they_come(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """Events that happen while one watches are shown, in order, and the end is the exit code."""
     run = fakes.runs.add(fakes.remediator.plan(api.plans.PlanRequest("flush-cache", "chat", "n1", "me")))
 
@@ -203,7 +178,9 @@ def test_watch_prints_events_as_they_come(cli: Cli, fakes: api.Fakes) -> None:
     assert kinds == ["submitted", "step_started", "ended"]
 
 
-def test_watching_survives_a_server_that_is_away(cli: Cli, fakes: api.Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watching_survives_a_server_that_is_away(
+    cli: command_line.Cli, fakes: api.Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A restart of the server in the middle is waited for, not an error."""
     run = fakes.runs.add(fakes.remediator.plan(api.plans.PlanRequest("flush-cache", "chat", "n1", "me")))
     calls: list[str] = []
@@ -224,7 +201,7 @@ def test_watching_survives_a_server_that_is_away(cli: Cli, fakes: api.Fakes, mon
     assert "verdict recovered" in done.out
 
 
-def test_interrupted_watching_says_that_the_run_goes_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_watching_says_that_the_run_goes_on(cli: command_line.Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C ends the watching with 130 and names the command that stops the run."""
 
     def interrupted(*_: Any, **__: Any) -> Any:
@@ -253,14 +230,16 @@ def test_interrupted_watching_says_that_the_run_goes_on(cli: Cli, monkeypatch: p
         (("nodes", "nonsense"), 2, "No such command"),
     ],
 )
-def test_mistakes_are_told_with_a_way_on(cli: Cli, arguments: tuple[str, ...], code: int, says: str) -> None:
+def test_mistakes_are_told_with_a_way_on(
+    cli: command_line.Cli, arguments: tuple[str, ...], code: int, says: str
+) -> None:
     """Each mistake has its exit code and a sentence on standard error; standard output stays empty."""
     done = cli(*arguments)
     assert (done.code, done.out) == (code, "")
     assert says in done.err
 
 
-def test_node_name_in_two_services_must_be_told_apart(cli: Cli, fakes: api.Fakes) -> None:
+def test_node_name_in_two_services_must_be_told_apart(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """A name that several services use is an error that lists them, never a guess."""
     assert fakes.feed.fleet is not None
     chat = fakes.feed.fleet.services["chat"]
@@ -273,7 +252,7 @@ def test_node_name_in_two_services_must_be_told_apart(cli: Cli, fakes: api.Fakes
     assert "chat/n1" in done.err
 
 
-async def test_incidents_and_their_timeline(cli: Cli, fakes: api.Fakes) -> None:
+async def test_incidents_and_their_timeline(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """Lists start with NAME and end with AGE; details and timeline speak the loop's own sentences."""
     await fakes.incidents.save(api.incident(), "opened by alert:CacheWrong")
     listed, one = cli("incidents", "list"), cli("incidents", "get", "inc_1")
@@ -286,7 +265,7 @@ async def test_incidents_and_their_timeline(cli: Cli, fakes: api.Fakes) -> None:
     assert yaml.safe_load(as_yaml.out)["items"][0]["id"] == "inc_1"
 
 
-async def test_text_from_the_fleet_cannot_steer_the_terminal(cli: Cli, fakes: api.Fakes) -> None:
+async def test_text_from_the_fleet_cannot_steer_the_terminal(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """Escape sequences in an incident's sentence are made harmless in tables and in JSON."""
     evil = api.replace(api.incident(), sentence="ok\x1b]0;owned\x07\x9b2J\nroot")
     await fakes.incidents.save(evil, "note \x1b[2J")
@@ -295,7 +274,7 @@ async def test_text_from_the_fleet_cannot_steer_the_terminal(cli: Cli, fakes: ap
         assert not set("\x1b\x07\x9b") & set(shown)
 
 
-def test_nodes_say_what_is_unknown(cli: Cli) -> None:
+def test_nodes_say_what_is_unknown(cli: command_line.Cli) -> None:
     """A node nobody can read is neither up nor down; its signals name the reason."""
     listed, one = cli("nodes", "list"), cli("nodes", "get", "n2")
     rows = {line.split()[0]: line.split() for line in listed.out.splitlines()[1:]}
@@ -304,7 +283,7 @@ def test_nodes_say_what_is_unknown(cli: Cli) -> None:
     assert cli("nodes", "list", "-o", "name").out == "chat/n1\nchat/n2\n"
 
 
-def test_runs_list_events_and_cancel(cli: Cli, fakes: api.Fakes) -> None:
+def test_runs_list_events_and_cancel(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """A run can be listed, read and asked to stop under one's own name."""
     run = fakes.runs.add(fakes.remediator.plan(api.plans.PlanRequest("flush-cache", "chat", "n1", "me")))
     assert run.id in cli("runs", "list", "--status", "unfinished").out
@@ -314,7 +293,7 @@ def test_runs_list_events_and_cancel(cli: Cli, fakes: api.Fakes) -> None:
     assert fakes.runs.cancelled == [(run.id, "admin (wrong node)")]
 
 
-def test_kill_switch(cli: Cli, fakes: api.Fakes) -> None:
+def test_kill_switch(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """Pausing needs a reason, shows who holds the brake, and is released."""
     assert cli("automation", "pause").code == 2
     assert "automation is paused" in cli("automation", "pause", "--reason", "network change").out
@@ -323,7 +302,7 @@ def test_kill_switch(cli: Cli, fakes: api.Fakes) -> None:
     assert fakes.automation.brakes == {}
 
 
-def test_runbooks_are_listed_read_and_checked(cli: Cli, tmp_path: Path) -> None:
+def test_runbooks_are_listed_read_and_checked(cli: command_line.Cli, tmp_path: Path) -> None:
     """The text of a runbook is printed as it is; a wrong file is refused with its line."""
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
     good.write_text("kind: Runbook\n", encoding="utf-8")
@@ -335,7 +314,7 @@ def test_runbooks_are_listed_read_and_checked(cli: Cli, tmp_path: Path) -> None:
     assert (refused.code, refused.out.count("is a valid runbook"), "bad.yaml:1" in refused.out) == (1, 1, True)
 
 
-def test_a_plan_shows_its_steps_and_its_difference(cli: Cli, fakes: api.Fakes) -> None:
+def test_a_plan_shows_its_steps_and_its_difference(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """Before anybody asks for the runbook; nothing is done. As JSON it is the API's preview."""
     shown = cli("runbooks", "plan", "flush-cache", "--node", "n1", "--input", "tier=l1")
     assert (shown.code, fakes.remediator.requests) == (0, [])
@@ -347,7 +326,7 @@ def test_a_plan_shows_its_steps_and_its_difference(cli: Cli, fakes: api.Fakes) -
     assert cli("runbooks", "plan", "flush-cache").code == failures.Exit.USAGE
 
 
-def test_tokens_are_printed_alone_and_revoked(cli: Cli, fakes: api.Fakes) -> None:
+def test_tokens_are_printed_alone_and_revoked(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """Standard output holds the secret and nothing else, so that it can go into a file."""
     made = cli("auth", "token", "create", "ci", "--role", "viewer", "--expires", "30d")
     assert made.out == "token-ci\n"
@@ -359,7 +338,7 @@ def test_tokens_are_printed_alone_and_revoked(cli: Cli, fakes: api.Fakes) -> Non
     assert cli("auth", "whoami").out == "admin (admin)\n"
 
 
-def test_doctor_says_what_is_wrong_and_what_to_do(cli: Cli, fakes: api.Fakes) -> None:
+def test_doctor_says_what_is_wrong_and_what_to_do(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """Every dependency, the loop and each service's signals have a line, and problems have a hint."""
     fakes.readiness.checks.append(
         house.Check("alertmanager", is_ok=False, detail="connection refused", hint="Start Alertmanager.")
@@ -373,7 +352,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do(cli: Cli, fakes: api.Fakes) ->
     assert cli("doctor", "-o", "json").code == 0
 
 
-def test_doctor_without_server_or_token(bare: Cli, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_without_server_or_token(bare: command_line.Cli, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is not there and a token that is not valid are told apart."""
     monkeypatch.setenv("DSCTL_SERVER", "http://127.0.0.1:1")
     away = bare("doctor", "-o", "json")
@@ -397,7 +376,7 @@ def test_doctor_notices_packages_from_elsewhere(monkeypatch: pytest.MonkeyPatch,
     assert (check.state, f"actions from {tmp_path}" in check.detail) == ("fail", True)
 
 
-def test_unreachable_server_is_an_error_with_a_hint(bare: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_is_an_error_with_a_hint(bare: command_line.Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """No server is exit 1, in the form asked for."""
     monkeypatch.setenv("DSCTL_SERVER", "http://127.0.0.1:1")
     plain, as_json = bare("runs", "list"), bare("runs", "list", "-o", "json")
@@ -406,7 +385,7 @@ def test_unreachable_server_is_an_error_with_a_hint(bare: Cli, monkeypatch: pyte
     assert json.loads(as_json.err)["error"]["code"] == "unreachable"
 
 
-def test_missing_and_weak_tokens_exit_4(bare: Cli, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_and_weak_tokens_exit_4(bare: command_line.Cli, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not being known and not being allowed are the same code, with different sentences."""
     monkeypatch.setenv("DSCTL_SERVER", address)
     nobody = bare("runs", "list")
@@ -417,7 +396,7 @@ def test_missing_and_weak_tokens_exit_4(bare: Cli, address: str, monkeypatch: py
 
 
 def test_server_and_token_are_found_in_order(
-    bare: Cli, address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    bare: command_line.Cli, address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Default token of this machine < context < environment < flag."""
     data, config = tmp_path / "data", tmp_path / "config" / "dsctl"
@@ -440,7 +419,7 @@ def test_server_and_token_are_found_in_order(
     assert bare("--server", "localhost:8090", "auth", "whoami").code == 2
 
 
-def test_rules_are_printed_from_a_services_file(bare: Cli, tmp_path: Path) -> None:
+def test_rules_are_printed_from_a_services_file(bare: command_line.Cli, tmp_path: Path) -> None:
     """The rules need no server; a missing file is told with the option that names another."""
     path = tmp_path / "s.yaml"
     path.write_text("services: [{name: chat, profile: dsctl, selector: {service: chat}}]\n", encoding="utf-8")
@@ -450,7 +429,7 @@ def test_rules_are_printed_from_a_services_file(bare: Cli, tmp_path: Path) -> No
     assert (missing.code, "--services FILE" in missing.err) == (5, True)
 
 
-def test_broken_settings_stop_the_server_with_the_line(bare: Cli, tmp_path: Path) -> None:
+def test_broken_settings_stop_the_server_with_the_line(bare: command_line.Cli, tmp_path: Path) -> None:
     """`server check-config` refuses a wrong file before anything is built, as `start` does."""
     path = tmp_path / "dsctl.yaml"
     path.write_text("mode: yolo\n", encoding="utf-8")
@@ -460,7 +439,9 @@ def test_broken_settings_stop_the_server_with_the_line(bare: Cli, tmp_path: Path
         assert f"{path}:1" in done.err
 
 
-def test_order_is_sent_again_under_the_same_key(cli: Cli, fakes: api.Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_order_is_sent_again_under_the_same_key(
+    cli: command_line.Cli, fakes: api.Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A connection that breaks after the order was taken makes no second run."""
     fakes.remediator.ends = Recovered
     real = client.Client._call
@@ -503,14 +484,16 @@ def test_errors_of_the_house_keep_their_kind() -> None:
 
 
 @pytest.mark.parametrize("address", ["http://", "http://[::1", "http://127.0.0.1:99999", "http://127.0.0.1:port"])
-def test_address_that_is_none_is_wrong_usage(bare: Cli, address: str) -> None:
+def test_address_that_is_none_is_wrong_usage(bare: command_line.Cli, address: str) -> None:
     """It is told from a server that does not answer."""
     seen = bare("--server", address, "runs", "list")
     assert (seen.code, "is no address of a server" in seen.err) == (2, True)
 
 
 @pytest.mark.parametrize("token", ["two\nlines", "caf\u00e9"])
-def test_token_that_is_none_is_not_sent(bare: Cli, address: str, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+def test_token_that_is_none_is_not_sent(
+    bare: command_line.Cli, address: str, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
     """A token file that holds something else is named as the cause."""
     monkeypatch.setenv("DSCTL_TOKEN", token)
     seen = bare("--server", address, "runs", "list")
@@ -531,13 +514,13 @@ def test_verdict_is_not_said_twice() -> None:
     assert following.ending(run | {"verdict": None, "sentence": ""}) == "run_1 succeeded"
 
 
-def test_demo_of_no_story_is_wrong_usage(bare: Cli) -> None:
+def test_demo_of_no_story_is_wrong_usage(bare: command_line.Cli) -> None:
     """`--only ,` is a slip of the hand and not a wish for all of them."""
     seen = bare("demo", "up", "--only", ",")
     assert (seen.code, "--only names no story" in seen.err) == (2, True)
 
 
-async def test_a_long_sentence_is_cut_in_the_list_and_whole_below_it(cli: Cli, fakes: api.Fakes) -> None:
+async def test_a_long_sentence_is_cut_in_the_list_and_whole_below_it(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """A row stays a row; nothing is lost."""
     sentence = "closed: " + "recovered, and this is why; " * 10
     await fakes.incidents.save(replace(api.incident(), sentence=sentence), "closed")

@@ -1,40 +1,15 @@
 """`dsctl explain` and `dsctl automation breaker` against a real server over fakes: what people read."""
 
-import sys
-from collections.abc import Callable, Generator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import fastapi
 import pytest
 
-from controlplane.cli import main
 from controlplane.domain import outcomes
-from tests.support import api
+from tests.support import api, command_line
 from tests.support.clock import START
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Result]
-
-
-@pytest.fixture
-def fakes() -> api.Fakes:
-    return api.Fakes(api.system_clock())
-
-
-@pytest.fixture(scope="module")
-def served() -> Generator[tuple[fastapi.FastAPI, str]]:
-    application = api.app.create_app(api.Fakes(api.system_clock()).house())
-    with api.serving(application) as url:
-        yield application, url
 
 
 @pytest.fixture
@@ -44,7 +19,7 @@ def cli(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
-) -> Cli:
+) -> command_line.Cli:
     """The command line of an operator."""
     application, url = served
     application.state.house = fakes.house()
@@ -52,15 +27,7 @@ def cli(
     monkeypatch.setenv("DSCTL_SERVER", url)
     monkeypatch.setenv("DSCTL_TOKEN", "token-operator")
 
-    def call(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["dsctl", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main.run()
-        seen = capsys.readouterr()
-        return Result(int(ended.value.code or 0), seen.out, seen.err)
-
-    return call
+    return command_line.caller(monkeypatch, capsys)
 
 
 MODE = outcomes.GateAnswer(outcomes.Gate.MODE, True, "policy cache is in mode auto", {"mode": "auto"})
@@ -87,7 +54,7 @@ REFUSED = outcomes.Decision(
 )
 
 
-def test_explain_shows_every_gate_its_numbers_and_what_would_change_it(cli: Cli, fakes: api.Fakes) -> None:
+def test_explain_shows_every_gate_its_numbers_and_what_would_change_it(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """Why not, from what is stored; the same refusal again is folded into a count."""
     fakes.decisions.rows += [
         REFUSED,
@@ -105,7 +72,7 @@ def test_explain_shows_every_gate_its_numbers_and_what_would_change_it(cli: Cli,
     )
 
 
-def test_explain_takes_runs_services_and_nodes(cli: Cli, fakes: api.Fakes) -> None:
+def test_explain_takes_runs_services_and_nodes(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """Each has its own question; what nobody decided about is said."""
     run = replace(REFUSED, id="dec_3", run_id="run_9", target="chat/node-b", incident_id=None, policy=None)
     fakes.decisions.rows += [REFUSED, run]
@@ -116,7 +83,7 @@ def test_explain_takes_runs_services_and_nodes(cli: Cli, fakes: api.Fakes) -> No
     assert cli("explain", "search").out == "nothing was decided about search\n"
 
 
-def test_what_differs_is_not_folded(cli: Cli, fakes: api.Fakes) -> None:
+def test_what_differs_is_not_folded(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """Another gate, another run, or what was allowed."""
     fakes.decisions.rows += [REFUSED, replace(REFUSED, answers=(MODE,)), replace(REFUSED, outcome="allowed")]
     fakes.decisions.rows += [replace(REFUSED, outcome="allowed", run_id="run_1"), replace(REFUSED, run_id="run_1")]
@@ -124,7 +91,7 @@ def test_what_differs_is_not_folded(cli: Cli, fakes: api.Fakes) -> None:
     assert cli("explain", "inc_1").out.count("(policy cache") == 5
 
 
-async def test_a_breaker_is_shown_and_reset_with_a_reason(cli: Cli, fakes: api.Fakes) -> None:
+async def test_a_breaker_is_shown_and_reset_with_a_reason(cli: command_line.Cli, fakes: api.Fakes) -> None:
     """An operator may; the name and the reason are kept."""
     assert cli("automation", "breaker", "list").out == "no breaker ever tripped\n"
     await fakes.automation.trip("chat", "6 nodes within 10 min", ["node-a", "node-b"])
@@ -136,6 +103,6 @@ async def test_a_breaker_is_shown_and_reset_with_a_reason(cli: Cli, fakes: api.F
     assert "stands still" not in cli("automation", "status").out
 
 
-def test_a_node_needs_its_service(fakes: api.Fakes, cli: Cli) -> None:
+def test_a_node_needs_its_service(fakes: api.Fakes, cli: command_line.Cli) -> None:
     """A name alone may be anybody's."""
     assert cli("explain", "/node-a").code == 1
